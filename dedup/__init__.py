@@ -1,0 +1,1 @@
+"""Find duplicates within the corpus and overlap with evaluation sets."""

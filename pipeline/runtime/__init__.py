@@ -1,0 +1,1 @@
+"""What every stage stands on: where parts live, how tasks run, what was built."""

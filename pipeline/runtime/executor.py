@@ -1,0 +1,274 @@
+"""Run one function over many tasks, on this machine or on a Ray cluster."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Generic, Literal, Protocol, Self, TypeVar
+
+from pipeline.errors import ConfigError, StorageError, TaskFailed, WitmillError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+
+
+class WorkerDied(RuntimeError):
+    """A worker process ended without an answer."""
+
+
+class Executor(Protocol):
+    """The whole surface that stages may use."""
+
+    def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield results as tasks finish, in any order; the others go on when one fails.
+
+        `work` must be a module-level function; tasks and results must pickle. A task that fails is
+        tried again, up to `ATTEMPTS` times in all, unless its error is one that will not change.
+
+        Raises:
+            TaskFailed: when all tasks have ended, naming those that failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the executor holds."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Attempt(Generic[Task]):
+    """One try at a task; `alone` when it must run with nothing beside it."""
+
+    task: Task
+    number: int = 1
+    alone: bool = False
+
+
+class Attempts(Generic[Task]):
+    """Hands out tasks, those to be tried again first, and keeps count of what failed for good."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        """Hand out `tasks` in their order."""
+        self._new = iter(tasks)
+        self._again: deque[Attempt[Task]] = deque()
+        self._suspects: deque[Attempt[Task]] = deque()
+        self._failures: list[tuple[Task, BaseException]] = []
+        self._total = 0
+
+    @property
+    def must_run_alone(self) -> bool:
+        """Whether the next task must have nothing beside it."""
+        return bool(self._suspects)
+
+    def take(self) -> Attempt[Task] | None:
+        """Return what to run next, or None if nothing is left at present."""
+        for waiting in (self._suspects, self._again):
+            if waiting:
+                return waiting.popleft()
+        for task in self._new:
+            self._total += 1
+            return Attempt(task)
+        return None
+
+    def failed(self, attempt: Attempt[Task], error: BaseException) -> None:
+        """Put the task back if trying again may help, otherwise remember its failure."""
+        may_change = isinstance(error, StorageError) or not isinstance(error, WitmillError)
+        if may_change and attempt.number < ATTEMPTS:
+            following = replace(attempt, number=attempt.number + 1)
+            (self._suspects if attempt.alone else self._again).append(following)
+        else:
+            self._failures.append((attempt.task, error))
+
+    def suspect(self, attempt: Attempt[Task]) -> None:
+        """Put back a task that ran when a worker died; alone, it will show whether it is the cause."""
+        self._suspects.append(replace(attempt, alone=True))
+
+    def report(self) -> None:
+        """Raise TaskFailed naming the tasks that failed for good, if there are any."""
+        if not self._failures:
+            return
+        first = self._failures[0][1]
+        reason = (
+            str(first) if isinstance(first, WitmillError) else f"{type(first).__name__}: {first}"
+        )
+        names = ", ".join(str(task) for task, _ in self._failures[:5])
+        more = f" and {len(self._failures) - 5} more" if len(self._failures) > 5 else ""
+        raise TaskFailed(
+            f"{len(self._failures)} of {self._total} tasks failed ({names}{more}): {reason}"
+        ) from first
+
+
+class InlineExecutor:
+    """Runs tasks one after another in the calling process, for debugging and small work."""
+
+    def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """See `Executor.map`."""
+        attempts = Attempts(tasks)
+        while attempt := attempts.take():
+            try:
+                result = work(attempt.task)
+            except Exception as error:  # noqa: BLE001 - reported when the others have ended
+                attempts.failed(attempt, error)
+            else:
+                yield result
+        attempts.report()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class LocalExecutor:
+    """Spawned processes on this machine, started at the first `map` and kept until `close`."""
+
+    def __init__(self, workers: int) -> None:
+        """Use `workers` processes, at least 1."""
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """See `Executor.map`."""
+        attempts = Attempts(tasks)
+        running: dict[Future[Result], Attempt[Task]] = {}
+        finished = False
+        try:
+            while self._fill(running, attempts, work):
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    attempt = running.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        yield future.result()
+                    elif not isinstance(error, BrokenProcessPool):
+                        attempts.failed(attempt, error)
+                    else:
+                        self._settle_death(attempt, attempts)
+            finished = True
+        finally:
+            if not finished:
+                self._stop()
+        attempts.report()
+
+    def _fill(
+        self,
+        running: dict[Future[Result], Attempt[Task]],
+        attempts: Attempts[Task],
+        work: Callable[[Task], Result],
+    ) -> bool:
+        limit = 1 if attempts.must_run_alone else 2 * self.workers
+        while len(running) < limit and (attempt := attempts.take()):
+            running[self._submit(work, attempt.task)] = attempt
+        return bool(running)
+
+    def _settle_death(self, attempt: Attempt[Task], attempts: Attempts[Task]) -> None:
+        self.close()
+        if attempt.alone:
+            reason = "its worker process died, by a signal or for lack of memory"
+            attempts.failed(attempt, WorkerDied(reason))
+        else:
+            attempts.suspect(attempt)
+
+    def _submit(self, work: Callable[[Task], Result], task: Task) -> Future[Result]:
+        if self._pool is None:
+            # spawn, not fork: Arrow and DuckDB keep threads that do not survive a fork.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker)
+        try:
+            return self._pool.submit(work, task)
+        except BrokenProcessPool:
+            # An idle worker died since the last task ended: nothing is lost, a new pool takes over.
+            self.close()
+            return self._submit(work, task)
+
+    def _stop(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
+            self._pool = None
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._stop()
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches the whole process group; the parent decides what to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Without this a worker whose parent was killed waits for tasks for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def make_executor(kind: Literal["local", "ray"], *, workers: int | None = None) -> Executor:
+    """Return the executor called `kind`.
+
+    Args:
+        workers: processes, or tasks in flight on Ray; None for one per core, 0 to run in this process.
+
+    Raises:
+        ConfigError: for a negative number, or for "ray" when Ray is not installed.
+    """
+    if workers is not None and workers < 0:
+        raise ConfigError(f"workers is {workers}, expected 0 or more")
+    if kind == "ray":
+        try:
+            from pipeline.runtime.ray_executor import RayExecutor
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                'executor is "ray", which needs: pip install "witmill[ray]"'
+            ) from error
+        return RayExecutor(in_flight=workers)
+    if workers == 0:
+        return InlineExecutor()
+    return LocalExecutor(workers or len(os.sched_getaffinity(0)))

@@ -1,0 +1,121 @@
+"""What a finished stage says of itself, and how it is recognised again.
+
+A manifest is written last; its existence means that the stage is done.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+FORMAT = 1
+MAIN = "main"
+DROPS = "drops"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One written file; `path` is relative to the workspace."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one task did.
+
+    Attributes:
+        drops: rows dropped by reason.
+        parts: files written, by table; "main" is the stage's own, "drops" the dropped rows.
+        counters: further numbers, summed over tasks in the manifest.
+    """
+
+    rows_in: int = 0
+    rows_out: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, list[Part]] = field(default_factory=dict)
+    counters: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Outcome":
+        """Return the outcome that `dataclasses.asdict` turned into `values`."""
+        parts = {name: [Part(**part) for part in some] for name, some in values["parts"].items()}
+        return cls(**{**values, "parts": parts})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The record of one finished stage.
+
+    Attributes:
+        fingerprint: of the settings and of everything read.
+        settings: the stage's config as plain values.
+        inputs: content of each earlier stage that was read.
+        files: state of each outside file that was read, by path.
+        tables: files written, by table.
+        schemas: columns of each table: name, type, meaning.
+        wall_seconds, cpu_seconds: of all runs that contributed, retries included.
+    """
+
+    format: int
+    stage: str
+    fingerprint: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    files: Mapping[str, Any]
+    rows_in: int
+    rows_out: int
+    drops: Mapping[str, int]
+    counters: Mapping[str, float]
+    tables: Mapping[str, list[Part]]
+    schemas: Mapping[str, list[dict[str, str]]]
+    versions: Mapping[str, str]
+    wall_seconds: float
+    cpu_seconds: float
+
+    @property
+    def parts(self) -> list[Part]:
+        """The files of the main table, in order."""
+        return list(self.tables.get(MAIN, []))
+
+    @property
+    def content(self) -> str:
+        """Digest of everything the stage wrote: equal bytes, equal content."""
+        return digest(
+            {name: [(p.path, p.sha256) for p in self.tables[name]] for name in self.tables}
+        )
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON text."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Return the manifest written as `text`."""
+        values = json.loads(text)
+        tables = {name: [Part(**part) for part in some] for name, some in values["tables"].items()}
+        return cls(**{**values, "tables": tables})
+
+
+def digest(value: object) -> str:
+    """Return a sha256 over the JSON form of `value`, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def describe_schema(schema: pa.Schema) -> list[dict[str, str]]:
+    """Return name, type and meaning of each column, as a manifest keeps them."""
+    return [
+        {
+            "name": column.name,
+            "type": str(column.type),
+            "about": (column.metadata or {}).get(b"about", b"").decode(),
+        }
+        for column in schema
+    ]

@@ -1,0 +1,1 @@
+"""Build the list of search queries and normalise text."""

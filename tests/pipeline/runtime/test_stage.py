@@ -1,0 +1,169 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline import schemas
+from pipeline.errors import (
+    AccountingError,
+    CorruptWorkspace,
+    InputError,
+    MissingInput,
+    TaskFailed,
+)
+from pipeline.runtime.executor import Executor, InlineExecutor
+from pipeline.runtime.manifest import Manifest, Outcome
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.stage import TaskOutput, begin
+from pipeline.runtime.workspace import Workspace
+
+NUMBERS = pa.schema([pa.field("pair_id", pa.string(), nullable=False)])
+
+
+class KeepConfig(Settings):
+    """Keep numbers below a limit."""
+
+    below: int = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepTask:
+    first: int
+    below: int
+    output: TaskOutput
+    fail_at: str = ""
+
+
+def keep(task: KeepTask) -> Outcome:
+    if task.fail_at and not Path(task.fail_at).exists() and task.first == 4:
+        raise InputError("not yet")
+    numbers = range(task.first, task.first + 4)
+    kept = pa.table({"pair_id": [str(n) for n in numbers if n < task.below]}, schema=NUMBERS)
+    gone = [str(n) for n in numbers if n >= task.below]
+    drops = pa.table(
+        {"pair_id": gone, "reason": ["large"] * len(gone), "detail": [None] * len(gone)},
+        schema=schemas.DROPS,
+    )
+    return task.output.write(rows_in=4, kept=kept, schema=NUMBERS, drops=drops)
+
+
+def run_keep(
+    workspace: Workspace, executor: Executor, below: int = 6, fail_at: str = ""
+) -> tuple[Manifest, bool]:
+    stage = begin("keep", KeepConfig(below=below), workspace)
+    if stage.done:
+        return stage.done, True
+    tasks = [
+        KeepTask(first=4 * i, below=below, output=stage.output(i), fail_at=fail_at)
+        for i in range(3)
+    ]
+    return stage.finish(stage.map(executor, "keep", keep, tasks)), False
+
+
+def test_every_executor_writes_the_same_stage(workspace: Workspace, executor: Executor) -> None:
+    manifest, _ = run_keep(workspace, executor)
+    assert (manifest.rows_in, manifest.rows_out, manifest.drops) == (12, 6, {"large": 6})
+    assert [part.rows for part in manifest.parts] == [4, 2, 0]
+    kept = [workspace.read(part, NUMBERS)["pair_id"].to_pylist() for part in manifest.parts]
+    assert kept == [["0", "1", "2", "3"], ["4", "5"], []]
+
+
+def test_a_finished_stage_is_not_run_again(workspace: Workspace) -> None:
+    run_keep(workspace, InlineExecutor())
+    assert run_keep(workspace, InlineExecutor())[1]
+
+
+def test_another_setting_rebuilds_and_is_named(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_keep(workspace, InlineExecutor())
+    manifest, was_done = run_keep(workspace, InlineExecutor(), below=2)
+    assert not was_done
+    assert manifest.rows_out == 2
+    assert "built anew, because setting below changed" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on_from_the_tasks_that_ended(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    marker = tmp_path / "now"
+    with pytest.raises(TaskFailed, match=r"1 of 3 tasks failed \(keep 1\): not yet"):
+        run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    first = Path(workspace.path("keep/00000.parquet"))
+    before = first.stat().st_mtime_ns
+    marker.touch()
+    manifest, _ = run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    assert manifest.rows_in == 12
+    assert first.stat().st_mtime_ns == before
+    assert not Path(workspace.path("keep/_run")).exists()
+
+
+def test_rows_that_vanish_without_a_reason_are_an_error(workspace: Workspace) -> None:
+    stage = begin("keep", KeepConfig(), workspace)
+    lost = Outcome(rows_in=10, rows_out=7, drops={"large": 2})
+    with pytest.raises(AccountingError, match="1 are unaccounted for"):
+        stage.finish([lost])
+
+
+def test_an_unfinished_stage_names_the_command_to_run(workspace: Workspace) -> None:
+    with pytest.raises(MissingInput, match="ingest has not finished in .*; run `witmill ingest`"):
+        begin("match", KeepConfig(), workspace, reads=("ingest",))
+
+
+def test_a_stage_whose_input_was_rebuilt_is_out_of_date(workspace: Workspace) -> None:
+    run_keep(workspace, InlineExecutor())
+    following = begin("follow", KeepConfig(), workspace, reads=("keep",))
+    following.finish([])
+    assert workspace.out_of_date("follow") is None
+    run_keep(workspace, InlineExecutor(), below=3)
+    assert workspace.out_of_date("follow") == "keep"
+    with pytest.raises(MissingInput, match="follow .* is out of date, because keep was built anew"):
+        workspace.finished("follow")
+
+
+def test_a_part_with_flipped_bytes_is_named(workspace: Workspace) -> None:
+    manifest, _ = run_keep(workspace, InlineExecutor())
+    path = Path(workspace.path(manifest.parts[0].path))
+    data = bytearray(path.read_bytes())
+    data[100] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(CorruptWorkspace, match=r"00000.parquet is corrupted.*run `witmill keep` again"):
+        workspace.read(manifest.parts[0], NUMBERS)
+
+
+def test_a_part_that_is_cut_short_is_named(workspace: Workspace) -> None:
+    manifest, _ = run_keep(workspace, InlineExecutor())
+    path = Path(workspace.path(manifest.parts[1].path))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CorruptWorkspace, match=r"00001.parquet has .* bytes, expected"):
+        workspace.finished("keep")
+
+
+def test_a_workspace_of_a_newer_format_is_refused(workspace: Workspace) -> None:
+    workspace.prepare()
+    Path(workspace.path("witmill.json")).write_text(json.dumps({"format": 99}))
+    with pytest.raises(InputError, match="written in format 99, this witmill knows format 1; upgrade"):
+        begin("keep", KeepConfig(), workspace)
+
+
+def test_two_processes_do_not_share_a_workspace(workspace: Workspace) -> None:
+    with workspace.locked(), pytest.raises(InputError, match="another witmill is at work"):
+        with workspace.locked():
+            pass
+
+
+def test_sampled_drops_keep_all_counts(workspace: Workspace) -> None:
+    sampled = Workspace(root=workspace.root, drops="sample")
+    stage = begin("keep", KeepConfig(), sampled)
+    drops = pa.table(
+        {"pair_id": [str(i) for i in range(500)], "reason": ["large"] * 500, "detail": [None] * 500},
+        schema=schemas.DROPS,
+    )
+    outcome = stage.output(0).write(
+        rows_in=500, kept=NUMBERS.empty_table(), schema=NUMBERS, drops=drops
+    )
+    manifest = stage.finish([outcome])
+    assert manifest.drops == {"large": 500}
+    assert sum(part.rows for part in manifest.tables["drops"]) == 100

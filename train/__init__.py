@@ -1,0 +1,1 @@
+"""Train and evaluate contrastive image-text models from shards."""
