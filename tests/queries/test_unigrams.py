@@ -1,0 +1,46 @@
+import gzip
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from queries.unigrams import unigram_queries, word_counts
+
+
+def write(path: Path, text: str) -> str:
+    path.write_bytes(gzip.compress(text.encode()))
+    return str(path)
+
+
+def test_spellings_that_normalise_alike_are_added_up(tmp_path: Path) -> None:
+    path = write(tmp_path / "words.gz", "straße;90\nstrasse;20\nkm²;7\n2010;5\nबिल्ली;3\n")
+    assert word_counts(path) == {"strasse": 110, "km2": 7, "2010": 5, "बिल्ली": 3}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["covid-19;108750", "r&amp;b;56393", 'style="background;12999', "...;455155", ";74465562",
+     "colspan;114", "passeriformesfamily;10446", "aaaaa;342"],
+)  # fmt: skip
+def test_an_entry_that_is_not_one_word_does_not_count(tmp_path: Path, entry: str) -> None:
+    assert word_counts(write(tmp_path / "words.gz", f"the;9\n{entry}\n")) == {"the": 9}
+
+
+def test_words_below_the_minimum_are_left_out_and_the_most_frequent_come_first() -> None:
+    table = unigram_queries({"rare": 99, "cat": 100, "the": 5000}, minimum=100)
+    assert table["query"].to_pylist() == ["the", "cat"]
+    assert table["count"].to_pylist() == [5000, 100]
+
+
+def test_a_line_without_a_count_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 2 is 'cat', expected"):
+        word_counts(write(tmp_path / "words.gz", "the;9\ncat\n"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"the;9\n", gzip.compress(b"the;9\n")[:-9], gzip.compress(b"\xff;9\n")]
+)
+def test_a_file_that_is_not_gzipped_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "words.gz").write_bytes(content)
+    with pytest.raises(InputError, match="is not gzipped UTF-8 text"):
+        word_counts(str(tmp_path / "words.gz"))
