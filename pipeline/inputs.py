@@ -1,0 +1,149 @@
+"""Find the files to ingest and tell by their content what they are."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Sequence
+from typing import IO, BinaryIO, Literal, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.errors import InputError
+from pipeline.pairs import Skipped
+from pipeline.runtime import storage
+from pipeline.warc import read_records
+from pipeline.wat import is_json
+
+Kind = Literal["warc", "wat", "parquet", "csv", "tsv", "jsonl"]
+EXPECTED = "expected WARC, WAT, Parquet, CSV, TSV or JSON lines"
+UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+
+_HEAD_BYTES = 64 << 10
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Input(NamedTuple):
+    """A file to read; `source` names it wherever the files lie."""
+
+    path: str
+    source: str
+
+
+def expand(inputs: Sequence[str]) -> list[Input]:
+    """Return the files that paths, folders, patterns and URLs mean, each once, sorted by source.
+
+    The source is what remains of a path behind the folder common to all, or all of it without one.
+    Within a folder or pattern, files whose name begins with a dot or an underscore are left out.
+
+    Raises:
+        StorageError: if one of `inputs` is not there.
+    """
+    paths: set[str] = set()
+    for given in inputs:
+        found = storage.list_files(given)
+        if found != [given]:
+            found = [path for path in found if not path.rpartition("/")[2].startswith("_")]
+        paths.update(
+            path if storage.is_url(path) else storage.filesystem(path)[1] for path in found
+        )
+    steps = {path: path.split("/") for path in paths}
+    shared = _shared_steps([path[:-1] for path in steps.values()])
+    files = [Input(path, "/".join(parts[shared:])) for path, parts in steps.items()]
+    return sorted(files, key=lambda file: (file.source, file.path))
+
+
+def _shared_steps(folders: list[list[str]]) -> int:
+    shared = 0
+    for level in zip(*folders, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def detect(file: BinaryIO, name: str) -> Kind:
+    """Return what `file` holds; its name does not matter.
+
+    Raises:
+        InputError: if it is none of what witmill reads.
+    """
+    file.seek(0)
+    magic = file.read(4)
+    if not magic:
+        raise InputError(f"{name} is empty; {EXPECTED}")
+    if magic == b"PAR1":
+        return "parquet"
+    try:
+        head = open_content(file).read(_HEAD_BYTES)
+    except UNREADABLE as error:
+        raise InputError(f"{name} cannot be decompressed: {error}; {EXPECTED}") from error
+    if head.startswith(b"WARC/"):
+        return _archive_kind(file, name)
+    kind = _text_kind(head)
+    if kind is None:
+        raise InputError(f"{name} is of an unknown kind, it begins with {head[:16]!r}; {EXPECTED}")
+    return kind
+
+
+def open_content(file: BinaryIO) -> IO[bytes]:
+    """Return the bytes of `file` from its beginning, decompressed if they are gzip or zstd."""
+    file.seek(0)
+    magic = file.read(4)
+    file.seek(0)
+    content = io.BufferedReader(_Borrowed(file))
+    if magic.startswith(_GZIP):
+        return io.BufferedReader(gzip.GzipFile(fileobj=content))
+    if magic == _ZSTD:
+        return io.BufferedReader(pa.CompressedInputStream(content, "zstd"))
+    return content
+
+
+class _Borrowed(io.RawIOBase):
+    """Reads on from a file and leaves it open: wrappers close what they wrap when they go."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read(len(target))
+        target[: len(data)] = data
+        return len(data)
+
+
+def open_text(file: BinaryIO) -> IO[str]:
+    """Return the text of `file`: UTF-16 if it is marked so, else UTF-8; wrong bytes become U+FFFD."""
+    is_utf16 = open_content(file).read(2) in _UTF16
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    return io.TextIOWrapper(open_content(file), encoding, errors="replace", newline="")
+
+
+def _archive_kind(file: BinaryIO, name: str) -> Kind:
+    file.seek(0)
+    for record in read_records(file):
+        if isinstance(record, Skipped) or record.kind == "warcinfo":
+            continue
+        if record.kind == "conversion":
+            raise InputError(
+                f"{name} is a WET file, text without images; expected the WARC or WAT file beside it"
+            )
+        return "wat" if record.kind == "metadata" and is_json(record) else "warc"
+    return "warc"
+
+
+def _text_kind(head: bytes) -> Kind | None:
+    if head.startswith(_UTF16):
+        head = head.decode("utf-16", "replace").encode()
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head or b"\0" in head:
+        return None
+    if head.startswith(b"{"):
+        return "jsonl"
+    line = head.splitlines()[0]
+    if b"\t" in line:
+        return "tsv"
+    return "csv" if b"," in line else None

@@ -1,0 +1,258 @@
+"""Read image references from tables: Parquet, CSV, TSV and JSON lines."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import IO, Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.pairs import Reference, Skipped, make_reference
+from pipeline.urls import resolve
+
+URL_COLUMNS = ("url", "image_url", "img_url", "image_uri", "uri", "image_link", "src", "image")
+CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "title")
+PAGE_COLUMNS = ("page_url", "page", "source_url", "referrer")
+
+_BATCH_ROWS = 8192
+_MAX_LINE_BYTES = 16 << 20
+_HTTP = ("http://", "https://")
+
+
+class Columns(NamedTuple):
+    """Names of the columns to read; `page` is None where there is none."""
+
+    url: str
+    caption: str
+    page: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnChoice:
+    """The columns the user named; None means by their usual names."""
+
+    url: str | None = None
+    caption: str | None = None
+
+
+def find_columns(names: Sequence[str], choice: ColumnChoice, *, table: str) -> Columns:
+    """Return the columns to read from a table that has `names`.
+
+    Raises:
+        InputError: naming `table`, the columns found and the options to use.
+    """
+    url = choice.url if choice.url in names else None
+    caption = choice.caption if choice.caption in names else None
+    if choice.url is None:
+        url = _recognise(names, URL_COLUMNS)
+    if choice.caption is None:
+        caption = _recognise([name for name in names if name != url], CAPTION_COLUMNS)
+    if url is None or caption is None:
+        missing = f'"{choice.url}"' if choice.url else "for image URLs"
+        option = "--url-column"
+        if url is not None:
+            missing = f'"{choice.caption}"' if choice.caption else "for captions"
+            option = "--caption-column"
+        raise InputError(
+            f"{table} has no column {missing}, its columns are {', '.join(names)[:500]}; "
+            f"name the right one with {option}"
+        )
+    return Columns(url, caption, _recognise(names, PAGE_COLUMNS))
+
+
+def _recognise(names: Sequence[str], known: Sequence[str]) -> str | None:
+    plain: dict[str, str] = {}
+    for name in names:
+        plain.setdefault(name.strip().lower().replace("-", "_").replace(" ", "_"), name)
+    return next((plain[name] for name in known if name in plain), None)
+
+
+def parquet_columns(schema: pa.Schema, choice: ColumnChoice, *, table: str) -> Columns:
+    """Return the columns to read from a Parquet file.
+
+    Raises:
+        InputError: if there are none, or one does not hold text.
+    """
+    columns = find_columns(schema.names, choice, table=table)
+    for name in columns:
+        if name is not None and not _is_text(schema.field(name).type):
+            raise InputError(
+                f'{table} has {schema.field(name).type} in its column "{name}", expected text; '
+                "name another with --url-column or --caption-column"
+            )
+    return columns
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(
+        test(kind)
+        for test in (*text, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null)
+    )
+
+
+def read_parquet(
+    file: pq.ParquetFile, groups: Iterable[int], columns: Columns, *, first_row: int
+) -> Iterator[Reference | Skipped]:
+    """Yield a pair or drop per row of the row `groups`; a group that cannot be decoded is one drop.
+
+    Args:
+        first_row: number of the first row of the first group in the whole file.
+    """
+    names = [name for name in columns if name is not None]
+    row = first_row
+    for group in groups:
+        following = row + file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
+                values = {name: _strings(batch.column(name)) for name in names}
+                pages = values[columns.page] if columns.page else [None] * batch.num_rows
+                rows = zip(values[columns.url], values[columns.caption], pages, strict=True)
+                for url, caption, page in rows:
+                    yield refer(url, caption, page, row)
+                    row += 1
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            seen = f"rows {row} to {following - 1}: {str(error).splitlines()[0]}"
+            yield Skipped("broken_record", row, seen[:200])
+        row = following
+
+
+def _strings(column: pa.Array) -> list[str | None]:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_null(kind):
+        return [None] * len(column)
+    # Arrow does not check a file's strings; read as bytes, wrong ones cannot stop the reading.
+    raw = column.cast(kind).cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode("utf-8", "replace") for value in raw]
+
+
+def read_delimited(
+    text: IO[str], delimiter: str, choice: ColumnChoice, *, table: str
+) -> Iterator[Reference | Skipped]:
+    """Yield a pair or drop per row of a CSV (`delimiter` ",") or TSV (tab) text.
+
+    CSV fields may be quoted; a quote in a TSV is a character like any other. The first line names the
+    columns, unless it has two fields of which exactly one is an http(s) URL: then it is a row already.
+
+    Raises:
+        InputError: as `find_columns`.
+    """
+    rows = _split(text, delimiter)
+    try:
+        first = next(rows, [])
+    except csv.Error as error:
+        raise InputError(f"{table} has no readable first line: {error}") from error
+    columns = headerless_columns(first)
+    if columns is None:
+        found = find_columns(first, choice, table=table)
+        places = tuple(first.index(name) if name is not None else None for name in found)
+        yield from _read_rows(rows, len(first), places)
+    else:
+        yield from _read_rows(chain([first], rows), 2, columns)
+
+
+def _split(text: IO[str], delimiter: str) -> Iterator[list[str]]:
+    if delimiter == ",":
+        return csv.reader(text)
+    return csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+
+
+def headerless_columns(first: Sequence[str]) -> tuple[int, int, None] | None:
+    """Return where URL and caption stand in a two-column table without names, or None if it has names."""
+    addresses = [field.strip().lower().startswith(_HTTP) for field in first]
+    if len(first) != 2 or addresses.count(True) != 1:
+        return None
+    url = addresses.index(True)
+    return url, 1 - url, None
+
+
+def _read_rows(
+    rows: Iterator[list[str]], width: int, places: tuple[int | None, ...]
+) -> Iterator[Reference | Skipped]:
+    url, caption, page = places
+    assert url is not None
+    assert caption is not None
+    number = -1
+    while True:
+        number += 1
+        try:
+            fields = next(rows, None)
+        except csv.Error as error:
+            yield Skipped("broken_record", number, str(error))
+            continue
+        if fields is None:
+            return
+        if len(fields) == width:
+            yield refer(
+                fields[url], fields[caption], fields[page] if page is not None else None, number
+            )
+        elif fields:
+            yield Skipped("broken_record", number, f"{len(fields)} fields, expected {width}")
+
+
+def read_json_lines(
+    lines: IO[bytes], choice: ColumnChoice, *, table: str
+) -> Iterator[Reference | Skipped]:
+    """Yield a pair or drop per line that is not blank; the first object names the columns.
+
+    Raises:
+        InputError: as `find_columns`.
+    """
+    columns: Columns | None = None
+    number = -1
+    while line := lines.readline(_MAX_LINE_BYTES):
+        number += 1
+        if line.isspace():
+            continue
+        values = _parse_line(line)
+        if values is None:
+            if len(line) == _MAX_LINE_BYTES:
+                _skip_line(lines)
+            yield Skipped("broken_record", number, line[:100].decode("utf-8", "replace"))
+            continue
+        columns = columns or find_columns(list(values), choice, table=table)
+        texts = [_text_or_none(values, name) for name in columns]
+        yield refer(texts[0], texts[1], texts[2], number)
+
+
+def _skip_line(lines: IO[bytes]) -> None:
+    while (line := lines.readline(_MAX_LINE_BYTES)) and not line.endswith(b"\n"):
+        pass
+
+
+def _parse_line(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        values = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # orjson refuses lone surrogates, which real captions contain.
+        try:
+            values = json.loads(line.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
+    return values if isinstance(values, dict) else None
+
+
+def _text_or_none(values: Mapping[str, Any], name: str | None) -> str | None:
+    value = values.get(name) if name else None
+    return value if isinstance(value, str) else None
+
+
+def refer(url: str | None, caption: str | None, page: str | None, row: int) -> Reference | Skipped:
+    """Return the pair of one row, or why there is none."""
+    return make_reference(
+        resolve(url or "", None),
+        caption,
+        seen=url or "",
+        caption_source="table",
+        page_url=page or None,
+        offset=row,
+    )

@@ -1,0 +1,87 @@
+import gzip
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import InputError, StorageError
+from pipeline.inputs import detect, expand, open_text
+from tests.pipeline.archives import members, metadata, record, response
+
+WET = record("conversion", b"text", "text/plain")
+TABLE = io.BytesIO()
+pq.write_table(pa.table({"url": ["http://x"]}), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (members(response(b"")), "warc"),
+        (response(b""), "warc"),
+        (pa.compress(response(b""), "zstd", asbytes=True), "warc"),
+        (members(record("warcinfo", b"", "text/plain"), metadata({})), "wat"),
+        (members(record("metadata", b"via: x", "application/warc-fields")), "warc"),
+        (members(record("warcinfo", b"", "text/plain")), "warc"),
+        (TABLE.getvalue(), "parquet"),
+        (b"url,text\n", "csv"),
+        (gzip.compress(b"url,text\n"), "csv"),
+        (b"\xef\xbb\xbfurl,text\n", "csv"),
+        ("url,text\n".encode("utf-16"), "csv"),
+        (b"url\ttext, more\n", "tsv"),
+        (b' \n{"url": "x"}\n', "jsonl"),
+        (pa.compress(b'{"url": "x"}\n', "zstd", asbytes=True), "jsonl"),
+    ],
+)
+def test_the_content_tells_the_kind(content: bytes, kind: str) -> None:
+    assert detect(io.BytesIO(content), "misleading.jpg") == kind
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "x is empty; expected WARC"),
+        (b"\x1f\x8b\x08 broken", "x cannot be decompressed"),
+        (b"\x1f\x8b", "x cannot be decompressed"),
+        (b"\x28\xb5\x2f\xfd broken", "x cannot be decompressed"),
+        (gzip.compress(b""), "unknown kind"),
+        (b"\xfd7zXZ\x00\x00", "unknown kind, it begins with"),
+        (b"<html>\n", "unknown kind"),
+        (b"\0,\0", "unknown kind"),
+        (members(WET), "x is a WET file"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(content: bytes, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as caught:
+        detect(io.BytesIO(content), "x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_in_its_encoding(encoding: str) -> None:
+    data = "url,Käse\r\nfoo".encode(encoding)
+    assert open_text(io.BytesIO(gzip.compress(data))).read() == "url,Käse\r\nfoo"
+    assert open_text(io.BytesIO(data)).read() == "url,Käse\r\nfoo"
+
+
+def test_sources_are_named_below_the_common_folder(tmp_path: Path) -> None:
+    for name in ("b/2.warc", "b/10.warc", "a/1.warc", "a/_SUCCESS", "a/.hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = expand([str(tmp_path / "b"), str(tmp_path / "*" / "*.warc"), f"{tmp_path}/a/../a"])
+    assert [file.source for file in found] == ["a/1.warc", "b/10.warc", "b/2.warc"]
+    assert [file.source for file in expand([str(tmp_path / "b/2.warc")])] == ["2.warc"]
+    assert [file.source for file in expand([f"{tmp_path}/a/_SUCCESS"])] == ["_SUCCESS"]
+
+
+def test_urls_keep_what_they_do_not_share() -> None:
+    same = expand(["https://h/x/b.warc", "https://h/x/a.warc"])
+    assert [file.source for file in same] == ["a.warc", "b.warc"]
+    other = expand(["https://h/x/b.warc", "http://g/x/a.warc"])
+    assert [file.source for file in other] == ["http://g/x/a.warc", "https://h/x/b.warc"]
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nothing-here"):
+        expand([str(tmp_path / "nothing-here")])

@@ -1,0 +1,217 @@
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.pairs import Reference, Skipped
+from pipeline.tables import (
+    ColumnChoice,
+    find_columns,
+    parquet_columns,
+    read_delimited,
+    read_json_lines,
+    read_parquet,
+)
+
+ANY = ColumnChoice()
+DOG = Reference("http://x/a.jpg", "A dog", "table", None, 0)
+
+
+def outline(rows: object) -> list[str]:
+    return [r.caption if isinstance(r, Reference) else r.reason for r in rows]  # type: ignore[attr-defined]
+
+
+def csv(text: str, delimiter: str = ",", choice: ColumnChoice = ANY) -> list[Reference | Skipped]:
+    return list(read_delimited(io.StringIO(text, newline=""), delimiter, choice, table="t"))
+
+
+def lines(text: str | bytes, choice: ColumnChoice = ANY) -> list[Reference | Skipped]:
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return list(read_json_lines(io.BytesIO(data), choice, table="t"))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["URL", "TEXT"], ("URL", "TEXT", None)),
+        (["id", "image_url", "alt", "page-url"], ("image_url", "alt", "page-url")),
+        (["uid", "url", "text", "caption"], ("url", "caption", None)),
+        (["TOP_CAPTION", "Image URL"], ("Image URL", "TOP_CAPTION", None)),
+    ],
+)
+def test_usual_names_are_recognised(names: list[str], expected: tuple[str, ...]) -> None:
+    assert find_columns(names, ANY, table="t") == expected
+
+
+def test_named_columns_win() -> None:
+    choice = ColumnChoice(url="b", caption="text")
+    assert find_columns(["url", "text", "caption", "b"], choice, table="t")[:2] == ("b", "text")
+
+
+@pytest.mark.parametrize(
+    ("names", "choice", "option"),
+    [
+        (["a", "text"], ANY, "for image URLs.*a, text.*--url-column"),
+        (["url", "b"], ANY, "for captions.*url, b.*--caption-column"),
+        (["url", "text"], ColumnChoice(url="zzz"), '"zzz".*--url-column'),
+        (["url", "text"], ColumnChoice(caption="zzz"), '"zzz".*--caption-column'),
+        ([], ANY, "--url-column"),
+    ],
+)
+def test_a_missing_column_names_those_found_and_the_option(
+    names: list[str], choice: ColumnChoice, option: str
+) -> None:
+    with pytest.raises(InputError, match=option):
+        find_columns(names, choice, table="t")
+
+
+def test_a_first_line_without_end_is_refused() -> None:
+    with pytest.raises(InputError, match="t has no readable first line"):
+        csv("url,text" + "x" * 200_000)
+
+
+def test_a_csv_row_is_a_pair_with_its_number() -> None:
+    found = csv('url,caption,page\r\nhttp://x/a.jpg,"A ""big"" dog,\nasleep",http://x/\r\n')
+    assert found == [Reference("http://x/a.jpg", 'A "big" dog,\nasleep', "table", "http://x/", 0)]
+
+
+def test_a_quote_in_a_tsv_is_a_character() -> None:
+    assert outline(csv('url\ttext\nhttp://x/a\t"A dog\nhttp://x/b\tA cat"\n', "\t")) == [
+        '"A dog',
+        'A cat"',
+    ]
+
+
+@pytest.mark.parametrize("text", ["A dog\thttp://x/a.jpg\n", "http://x/a.jpg\tA dog\n"])
+def test_two_columns_need_no_header(text: str) -> None:
+    assert csv(text + text.replace("a.jpg", "b.jpg"), "\t") == [
+        DOG,
+        Reference("http://x/b.jpg", "A dog", "table", None, 1),
+    ]
+
+
+def test_rows_of_another_width_are_broken_and_counted() -> None:
+    found = csv("url,text\nhttp://x/a,A dog\nhttp://x/b\n\nhttp://x/c,A,cat\n,x\nhttp://x/d,A cow")
+    assert outline(found) == ["A dog", "broken_record", "broken_record", "no_url", "A cow"]
+    assert [row.offset for row in found] == [0, 1, 3, 4, 5]
+
+
+def test_a_field_without_end_is_one_broken_row() -> None:
+    rows = "".join(f"http://x/{i},A dog\n" for i in range(20_000))
+    found = outline(csv('url,text\nhttp://x/a,A cat\nhttp://x/b,"unclosed\n' + rows))
+    assert found[0] == "A cat"
+    assert "broken_record" in found
+    assert found.count("A dog") > 5000
+
+
+def test_a_json_line_is_a_pair() -> None:
+    found = lines('{"url": "http://x/a.jpg", "text": "A dog", "width": 3}\n')
+    assert found == [DOG]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"url": null, "text": "x"}', ["no_url"]),
+        ('{"url": 5, "text": "x"}', ["no_url"]),
+        ('{"text": "x"}', ["no_url"]),
+        ('{"url": "http://x/a", "text": ["x"]}', ["no_caption"]),
+        ('{"url": "ftp://x/a", "text": "x"}', ["bad_scheme"]),
+        ('{"url": "http://x/a", "text": "a\\ud800"}', ["a\ufffd"]),
+        ('{"url": "http://x/a", "text": "a\\u0000b"}', ["a\ufffdb"]),
+        ('{"url": "http://x/a", "text": "a\ud800"}', ["a\ufffd\ufffd\ufffd"]),
+        ("[1, 2]", ["broken_record"]),
+        ('{"url": ', ["broken_record"]),
+        ("[" * 100_000, ["broken_record"]),
+        ("", []),
+    ],
+)
+def test_other_json_is_dropped_with_a_reason(line: str, expected: list[str]) -> None:
+    good = '{"url": "http://x/a", "text": "A dog"}'
+    assert outline(lines(f"{good}\n{line}\n{good}")) == ["A dog", *expected, "A dog"]
+
+
+def write(table: pa.Table, **settings: int) -> pq.ParquetFile:
+    file = io.BytesIO()
+    pq.write_table(table, file, **settings)
+    return pq.ParquetFile(file)
+
+
+def read_all(file: pq.ParquetFile) -> list[Reference | Skipped]:
+    columns = parquet_columns(file.schema_arrow, ANY, table="t")
+    return list(read_parquet(file, range(file.num_row_groups), columns, first_row=0))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.binary(),
+        pa.string_view(),
+        pa.dictionary(pa.int32(), pa.string()),
+    ],
+    ids=str,
+)
+def test_every_kind_of_text_column_is_read(kind: pa.DataType) -> None:
+    table = pa.table({"URL": ["http://x/a.jpg", None], "TEXT": ["A dog", "x"]})
+    cast = table.cast(pa.schema([("URL", kind), ("TEXT", kind)]))
+    assert read_all(write(cast)) == [DOG, Skipped("no_url", 1)]
+
+
+def test_a_column_of_nulls_gives_no_captions() -> None:
+    table = pa.table({"url": ["http://x/a"], "text": pa.nulls(1)})
+    assert outline(read_all(write(table))) == ["no_caption"]
+
+
+def test_a_column_that_holds_no_text_is_named() -> None:
+    with pytest.raises(InputError, match='t has int64 in its column "url"'):
+        read_all(write(pa.table({"url": [1], "text": ["x"]})))
+
+
+def test_invalid_strings_of_a_parquet_file_are_replaced() -> None:
+    wrong = pa.array([b"A \xff dog"]).view(pa.string())
+    assert outline(read_all(write(pa.table({"url": ["http://x/a"], "text": wrong})))) == [
+        "A \ufffd dog"
+    ]
+
+
+def test_a_broken_row_group_is_one_drop_and_the_next_is_read() -> None:
+    names = [f"A dog {i}" for i in range(300)]
+    table = pa.table({"url": [f"http://x/{i}" for i in range(300)], "text": names})
+    file = io.BytesIO()
+    pq.write_table(table, file, row_group_size=100, compression="zstd", use_dictionary=False)
+    place = pq.ParquetFile(file).metadata.row_group(1).column(1)
+    data = bytearray(file.getvalue())
+    data[place.data_page_offset : place.data_page_offset + 20] = b"\xff" * 20
+    rows = read_all(pq.ParquetFile(io.BytesIO(bytes(data))))
+    assert [row.offset for row in rows if isinstance(row, Skipped)] == [100]
+    assert [row.offset for row in rows if isinstance(row, Reference)] == [
+        *range(100),
+        *range(200, 300),
+    ]
+
+
+def test_rows_are_numbered_from_the_first_of_the_file() -> None:
+    table = pa.table({"url": ["http://x/a"] * 6, "text": list("abcdef")})
+    file = write(table, row_group_size=2)
+    columns = parquet_columns(file.schema_arrow, ANY, table="t")
+    rows = list(read_parquet(file, [1, 2], columns, first_row=2))
+    assert [(r.offset, r.caption) for r in rows if isinstance(r, Reference)] == [
+        (2, "c"),
+        (3, "d"),
+        (4, "e"),
+        (5, "f"),
+    ]
+
+
+def test_json_lines_and_csv_give_the_same_pairs() -> None:
+    values = [("http://x/1", "A dog"), ("http://x/2", "Ein Hund, groß"), ("http://x/3", '"犬"')]
+    as_json = "\n".join(json.dumps({"url": u, "caption": c}) for u, c in values)
+    as_csv = "url,caption\n" + "".join(
+        f'{u},"{c}"\n'.replace('""犬""', '"""犬"""') for u, c in values
+    )
+    assert lines(as_json) == csv(as_csv)
