@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import CorruptWorkspace, StorageError
+from train.checkpoint import Checkpoint, load_model, load_newest, save_checkpoint, save_model
+from train.clip import Clip
+from train.recipes import ModelSpec, ResNetSpec, TextSpec
+
+
+def at_step(step: int) -> Checkpoint:
+    return Checkpoint(
+        step=step,
+        model={"weight": torch.full((300,), float(step))},
+        optimizer={"state": {0: {"step": torch.tensor(step)}}, "param_groups": [{"lr": 0.1}]},
+        stream={"epoch": 1, "position": 2},
+        records={"steps": {"loss": [0.5]}, "broken": []},
+    )
+
+
+def tiny_model() -> Clip:
+    spec = ModelSpec(
+        embed=8,
+        resolution=32,
+        image=ResNetSpec(blocks=(1, 1, 1, 1), width=4, heads=2),
+        text=TextSpec(width=8, heads=1, layers=1, context=8, vocabulary=50),
+    )
+    torch.manual_seed(0)
+    model = Clip(spec)
+    model.initialize()
+    return model
+
+
+def test_the_newest_checkpoint_comes_back_and_only_the_last_are_kept(tmp_path: Path) -> None:
+    assert load_newest(str(tmp_path / "none")) is None
+    (tmp_path / "step-00000011.pt.123.part").write_bytes(b"left by a killed run")
+    for step in (2, 9, 100_000_000, 10):
+        save_checkpoint(str(tmp_path), at_step(step), keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-00000009.pt",
+        "step-00000010.pt",
+        "step-100000000.pt",
+    ]
+    newest = load_newest(str(tmp_path))
+    assert newest is not None
+    assert newest.step == 100_000_000
+    assert newest.model["weight"].tolist() == [100_000_000.0] * 300
+    assert newest.optimizer["param_groups"] == [{"lr": 0.1}]
+    assert newest.stream == {"epoch": 1, "position": 2}
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(str(tmp_path), at_step(1), keep=1)
+
+    def run_out_of_space(content: object, file: object) -> None:
+        file.write(b"half of it")  # type: ignore[attr-defined]
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", run_out_of_space)
+    with pytest.raises(StorageError, match="No space left on device"):
+        save_checkpoint(str(tmp_path), at_step(2), keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.pt"]
+    newest = load_newest(str(tmp_path))
+    assert newest is not None
+    assert newest.step == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_one_line_that_says_what_to_do(
+    tmp_path: Path, share: float
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(str(tmp_path), at_step(step), keep=2)
+    path = tmp_path / "step-00000002.pt"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(
+        CorruptWorkspace,
+        match=r"00000002\.pt is truncated or damaged; delete it to go on from step 1",
+    ):
+        load_newest(str(tmp_path))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    save_checkpoint(str(tmp_path), at_step(1), keep=1)
+    path = tmp_path / "step-00000001.pt"
+    data = bytearray(path.read_bytes())
+    data[data.index(torch.ones(4).numpy().tobytes()) + 40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptWorkspace, match="truncated or damaged"):
+        load_newest(str(tmp_path))
+
+
+class Attack:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (eval, ("open('/tmp/never-written', 'w')",))
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"spec": Attack(), "state_dict": {}}, path)
+    with pytest.raises(CorruptWorkspace, match="truncated or damaged"):
+        load_model(str(path))
+
+
+def test_a_model_comes_back_as_it_was_and_is_the_same_file_every_time(tmp_path: Path) -> None:
+    model = tiny_model()
+    for name in ("a.pt", "b.pt"):
+        save_model(str(tmp_path / name), model)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    loaded = load_model(str(tmp_path / "a.pt"))
+    assert loaded.spec == model.spec
+    pixels = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    torch.testing.assert_close(
+        loaded.eval().encode_image(pixels), model.eval().encode_image(pixels)
+    )
+    assert set(torch.load(tmp_path / "a.pt")) == {"spec", "state_dict"}
+
+
+def test_an_absent_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot read"):
+        load_model(str(tmp_path / "model.pt"))

@@ -1,0 +1,65 @@
+"""The contrastive model: an image tower and a text tower into one space.
+
+State-dict names are those of the released CLIP models, so open_clip loads what is saved here.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.image_tower import VisionTransformer
+from train.recipes import ModelSpec, VitSpec
+from train.resnet_tower import ModifiedResNet
+from train.text_tower import TextTower
+
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+FIRST_TEMPERATURE = 0.07
+MAX_LOGIT_SCALE = 100.0
+
+
+class Clip(TextTower):
+    """Two towers and a learned temperature; B: batch, S: side in pixels, D: embedding."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec.text, embed=spec.embed, quick_gelu=spec.quick_gelu)
+        self.spec = spec
+        self.visual: VisionTransformer | ModifiedResNet
+        if isinstance(spec.image, VitSpec):
+            self.visual = VisionTransformer(
+                spec.image,
+                resolution=spec.resolution,
+                embed=spec.embed,
+                quick_gelu=spec.quick_gelu,
+            )
+        else:
+            self.visual = ModifiedResNet(spec.image, resolution=spec.resolution, embed=spec.embed)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
+
+    def encode_image(self, pixels_B3SS: Tensor) -> Tensor:
+        """Return unit-length embeddings [B, D] of pictures, uint8."""
+        return functional.normalize(self.visual(normalize_pixels(pixels_B3SS)), dim=-1)
+
+    def initialize(self) -> None:
+        """Draw new weights from torch's global generator."""
+        self.initialize_text()
+        self.visual.initialize()
+
+    @torch.no_grad()
+    def limit_logit_scale(self) -> None:
+        """Keep the inverse temperature at 100 or below; to be called after each step."""
+        self.logit_scale.clamp_(max=math.log(MAX_LOGIT_SCALE))
+
+
+def normalize_pixels(pixels_B3SS: Tensor) -> Tensor:
+    """Return uint8 pixels as floats, by the released models' mean and deviation per channel."""
+    mean = torch.tensor(PIXEL_MEAN, device=pixels_B3SS.device).view(3, 1, 1)
+    std = torch.tensor(PIXEL_STD, device=pixels_B3SS.device).view(3, 1, 1)
+    return (pixels_B3SS.float() / 255 - mean) / std
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers `module` learns."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,41 @@
+"""The vision transformer (CLIP, section 2.4), with open_clip's state-dict names.
+
+B: batch, S: side in pixels, L: tokens, W: width, D: embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from train.recipes import VitSpec
+from train.text_tower import Transformer
+
+
+class VisionTransformer(nn.Module):
+    """Patches and a class token through a transformer; the class token is the picture's feature."""
+
+    def __init__(self, spec: VitSpec, *, resolution: int, embed: int, quick_gelu: bool) -> None:
+        super().__init__()
+        patches = (resolution // spec.patch) ** 2
+        self.conv1 = nn.Conv2d(3, spec.width, spec.patch, stride=spec.patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.empty(spec.width))
+        self.positional_embedding = nn.Parameter(torch.empty(patches + 1, spec.width))
+        self.ln_pre = nn.LayerNorm(spec.width)
+        self.transformer = Transformer(spec.width, spec.layers, spec.heads, quick_gelu=quick_gelu)
+        self.ln_post = nn.LayerNorm(spec.width)
+        self.proj = nn.Parameter(torch.empty(spec.width, embed))
+
+    def forward(self, pixels_B3SS: Tensor) -> Tensor:
+        """Return the embeddings [B, D] of normalised pictures, not scaled to unit length."""
+        patches_BLW = self.conv1(pixels_B3SS).flatten(2).transpose(1, 2)
+        first_B1W = self.class_embedding.expand(len(patches_BLW), 1, -1)
+        tokens_BLW = torch.cat([first_B1W, patches_BLW], dim=1) + self.positional_embedding
+        tokens_BLW = self.transformer(self.ln_pre(tokens_BLW), causal=False)
+        embedded: Tensor = self.ln_post(tokens_BLW[:, 0]) @ self.proj
+        return embedded
+
+    def initialize(self) -> None:
+        """Draw new weights."""
+        scale = len(self.class_embedding) ** -0.5
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(parameter, std=scale)
+        self.transformer.initialize()

@@ -1,0 +1,45 @@
+"""Exact confidence intervals of a share (Clopper and Pearson, 1934)."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+HALVINGS = 60
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of the chance of a hit, given `hits` of `trials`, at least 1.
+
+    The lower end is the chance under which `hits` or more are as rare as half of what the confidence
+    leaves; the upper end, that under which `hits` or fewer are.
+    """
+    tail = (1 - confidence) / 2
+    up_to, from_on = _log_ways(trials, 0, hits), _log_ways(trials, hits, trials)
+    low = 0.0 if hits == 0 else _bisect(lambda p: from_on(p) < tail)
+    high = 1.0 if hits == trials else _bisect(lambda p: up_to(p) > tail)
+    return low, high
+
+
+def _log_ways(trials: int, first: int, last: int) -> Callable[[float], float]:
+    """Return a function from the chance of a hit to that of `first` to `last` hits."""
+    counts = np.arange(first, last + 1)
+    whole = math.lgamma(trials + 1)
+    ways = np.array(
+        [whole - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts.tolist()]
+    )
+
+    def chance(p: float) -> float:
+        terms = ways + counts * math.log(p) + (trials - counts) * math.log1p(-p)
+        return float(np.exp(terms).sum())
+
+    return chance
+
+
+def _bisect(is_below: Callable[[float], bool]) -> float:
+    """Return the point between 0 and 1 up to which `is_below` holds."""
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2
