@@ -53,14 +53,15 @@ class Thresholds:
     def selects(self, matches: MatchList) -> npt.NDArray[np.bool_]:
         """Return for each match whether it is at or below its query's threshold."""
         q = matches.query
-        below = matches.priority < self.priority[q]
+        below: npt.NDArray[np.bool_] = matches.priority < self.priority[q]
         level = matches.priority == self.priority[q]
         if not level.any():
             return below
         id_below = (matches.high < self.high[q]) | (
             (matches.high == self.high[q]) & (matches.low <= self.low[q])
         )
-        return below | (level & id_below)
+        selected: npt.NDArray[np.bool_] = below | (level & id_below)
+        return selected
 
 
 def pair_id_halves(pair_ids: pa.ChunkedArray) -> tuple[U64, U64]:

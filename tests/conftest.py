@@ -36,7 +36,12 @@ def finish_stage(workspace: Workspace) -> Callable[..., Manifest]:
     """Return a function that makes `stage` a finished stage with the given tables as its parts."""
 
     def finish(
-        stage: str, schema: pa.Schema, *tables: pa.Table, made_by: str = "test", **side: tuple[pa.Table, pa.Schema]
+        stage: str,
+        schema: pa.Schema,
+        *tables: pa.Table,
+        made_by: str = "test",
+        workspace: Workspace = workspace,
+        **side: tuple[pa.Table, pa.Schema],
     ) -> Manifest:
         run = begin(stage, Literals(made_by=made_by), workspace)
         if run.done:

@@ -201,18 +201,23 @@ class LocalExecutor:
             # spawn, not fork: Arrow and DuckDB keep threads that do not survive a fork.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker)
+        # A process started here inherits the mask: Ctrl-C, which reaches the whole group, never ends
+        # it, and none is left half started. The parent decides what to stop.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             return self._pool.submit(work, task)
         except BrokenProcessPool:
             # An idle worker died since the last task ended: nothing is lost, a new pool takes over.
             self.close()
             return self._submit(work, task)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
-                child.terminate()
+                child.kill()
             self._pool = None
 
     def close(self) -> None:
@@ -237,8 +242,7 @@ class LocalExecutor:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -8,7 +8,7 @@ line, the reference in `docs/` and editors all show them.
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 
@@ -17,6 +17,17 @@ class Settings(BaseModel):
     """A stage's settings; subclasses add fields, each with a default and a docstring."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def pace(default: Any, **limits: Any) -> Any:
+    """Declare a setting that changes how fast a stage works and never what it writes."""
+    return Field(default, json_schema_extra={"pace": True}, **limits)
+
+
+def pace_settings(config: type[Settings]) -> set[str]:
+    """Return the names of the settings declared by `pace`; they are no part of a fingerprint."""
+    extras = {name: field.json_schema_extra for name, field in config.model_fields.items()}
+    return {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("pace")}
 
 
 Config = TypeVar("Config", bound=Settings)
@@ -34,17 +45,17 @@ def read_settings(config: type[Config], values: Mapping[str, Any], *, where: str
     try:
         return config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(explain(error, config, where=where))) from error
+        known = ", ".join(config.model_fields) or "none, it has no settings"
+        raise ConfigError("; ".join(explain(error, prefix=f"{where}.", known=known))) from error
 
 
-def explain(error: ValidationError, config: type[Settings], *, where: str) -> list[str]:
-    """Return one sentence per mistake: the key, what it is, what was expected."""
+def explain(error: ValidationError, *, prefix: str = "", known: str = "") -> list[str]:
+    """Return one sentence per mistake: the key after `prefix`, what it is, what was expected."""
     sentences = []
     for mistake in error.errors():
-        key = ".".join([where, *(str(step) for step in mistake["loc"])])
+        key = prefix + ".".join(str(step) for step in mistake["loc"])
         if mistake["type"] == "extra_forbidden":
-            known = ", ".join(config.model_fields) or "no settings"
-            sentences.append(f"{key} is not a setting of {where}, expected one of: {known}")
+            sentences.append(f"{key} is not a setting, expected one of: {known}")
         elif mistake["type"] == "missing":
             sentences.append(f"{key} is missing")
         else:

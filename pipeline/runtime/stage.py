@@ -26,7 +26,7 @@ from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome, Part, digest
 from pipeline.runtime.progress import Progress, say
-from pipeline.runtime.settings import Settings
+from pipeline.runtime.settings import Settings, pace_settings
 from pipeline.runtime.workspace import MANIFEST, Workspace
 
 Task = TypeVar("Task")
@@ -267,6 +267,8 @@ class StageRun:
         )
         storage.write_bytes(self.workspace.path(self.name, MANIFEST), manifest.to_json().encode())
         storage.remove(self.workspace.path(self.name, _RUN))
+        for path in storage.list_unfinished(self.folder):
+            storage.remove(path)
         return manifest
 
     def _account(
@@ -305,8 +307,8 @@ def begin(
 ) -> StageRun:
     """Start stage `name`, go on with an interrupted run of it, or find that there is nothing to do.
 
-    The fingerprint covers the settings, the content of the stages in `reads` and the state (size and
-    time of change) of the outside `files`. Parts made under another fingerprint are removed first.
+    The fingerprint covers the settings but those of pace, the content of the stages in `reads` and the state of the
+    outside `files`. Parts made under another fingerprint are removed first.
 
     Raises:
         MissingInput: if a stage in `reads` has not finished or is out of date.
@@ -315,7 +317,7 @@ def begin(
     workspace.prepare()
     inputs = {stage: workspace.finished(stage) for stage in reads}
     basis = {
-        "settings": config.model_dump(mode="json"),
+        "settings": config.model_dump(mode="json", exclude=pace_settings(type(config))),
         "inputs": {stage: manifest.content for stage, manifest in inputs.items()},
         "files": {path: asdict(storage.stamp(path)) for path in files},
     }
@@ -324,7 +326,7 @@ def begin(
         name=name,
         workspace=workspace,
         fingerprint=fingerprint,
-        settings=basis["settings"],
+        settings=config.model_dump(mode="json"),
         inputs=inputs,
         files=basis["files"],
         done=None,

@@ -27,6 +27,8 @@ from pyarrow import fs
 from pipeline.errors import StorageError
 
 COPY_BYTES = 1 << 20
+READ_TO_STAMP_BYTES = 64 << 20
+UNFINISHED = ".part"
 HTTP_ATTEMPTS = 4
 HTTP_TIMEOUT_S = 60
 
@@ -39,6 +41,7 @@ _ADVICE = {
     errno.EPERM: "choose a place that you may read and write",
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path: a file stands where a folder is expected",
+    errno.EEXIST: "check the path: a file stands where a folder is expected",
 }
 
 
@@ -91,11 +94,14 @@ class OutputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FileStamp:
-    """What tells one state of an outside file from another without reading it."""
+    """What tells one state of an outside file from another.
+
+    `state` is the sha256 of a file small enough to read at once, else its time of change.
+    """
 
     path: str
     bytes: int
-    modified: str
+    state: str
 
 
 def is_url(path: str) -> bool:
@@ -182,18 +188,21 @@ def stamp(path: str) -> FileStamp:
     An http(s) URL is identified by itself alone; a folder by the stamps of its files.
     """
     if is_http(path):
-        return FileStamp(path=path, bytes=-1, modified="")
+        return FileStamp(path=path, bytes=-1, state="")
     system, inner = filesystem(path)
     with storage_errors("look at", path):
         info = system.get_file_info(inner)
+        if info.type == fs.FileType.NotFound:
+            raise FileNotFoundError(errno.ENOENT, "not found")
         if info.type == fs.FileType.Directory:
             inside = system.get_file_info(fs.FileSelector(inner, recursive=True))
             states = sorted(f"{i.path}:{i.size}:{i.mtime_ns}" for i in inside if i.is_file)
             digest = hashlib.sha256("\n".join(states).encode()).hexdigest()
-            return FileStamp(path=path, bytes=len(states), modified=digest)
-        if info.type == fs.FileType.NotFound:
-            raise FileNotFoundError(errno.ENOENT, "not found")
-    return FileStamp(path=path, bytes=info.size, modified=str(info.mtime_ns))
+            return FileStamp(path=path, bytes=len(states), state=digest)
+    if info.size <= READ_TO_STAMP_BYTES:
+        digest = hashlib.sha256(read_bytes(path)).hexdigest()
+        return FileStamp(path=path, bytes=info.size, state=digest)
+    return FileStamp(path=path, bytes=info.size, state=str(info.mtime_ns))
 
 
 def open_input(path: str) -> pa.NativeFile:
@@ -236,7 +245,7 @@ def atomic_output(path: str) -> Iterator[OutputFile]:
                 shutil.copyfileobj(spool, target, COPY_BYTES)
         return
     make_folder(parent(path))
-    unfinished = f"{path}.{os.getpid()}.part"
+    unfinished = f"{path}.{os.getpid()}{UNFINISHED}"
     try:
         with storage_errors("write", path):
             with open(unfinished, "wb") as raw:
@@ -302,6 +311,13 @@ def list_inside(folder: str) -> list[str]:
     with storage_errors("look at", folder):
         inside = system.get_file_info(fs.FileSelector(inner, recursive=True, allow_not_found=True))
     return sorted(join(folder, i.path[len(inner) :].lstrip("/")) for i in inside if i.is_file)
+
+
+def list_unfinished(folder: str) -> list[str]:
+    """Return what killed writers left below `folder`; object stores keep nothing of the kind."""
+    if is_url(folder):
+        return []
+    return [path for path in list_inside(folder) if path.endswith(UNFINISHED)]
 
 
 @contextmanager

@@ -173,7 +173,8 @@ class Workspace:
         data = storage.read_bytes(path)
         if hashlib.sha256(data).hexdigest() != part.sha256:
             raise CorruptWorkspace(f"{path} is corrupted: its sha256 differs; {self._mend(part)}")
-        table = pq.read_table(pa.BufferReader(data), columns=columns)
+        names = None if columns is None else list(columns)
+        table = pq.read_table(pa.BufferReader(data), columns=names)
         wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         return schemas.check(table, wanted, source=path)
 

@@ -97,14 +97,16 @@ def test_http_inputs_are_copied_and_missing_ones_named(served: str, tmp_path: Pa
     (tmp_path / "file.gz").write_bytes(gzip.compress(b"hello"))
     with storage.local_copy(f"{served}/file.gz") as local:
         assert gzip.decompress(Path(local).read_bytes()) == b"hello"
-    with pytest.raises(StorageError, match=r"cannot read .*absent.gz: HTTP Error 404"), storage.local_copy(
-        f"{served}/absent.gz"
+    with (
+        pytest.raises(StorageError, match=r"cannot read .*absent.gz: HTTP Error 404"),
+        storage.local_copy(f"{served}/absent.gz"),
     ):
         pass
 
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="No space left on device; free some space"), storage.storage_errors(
-        "write", str(tmp_path)
+    with (
+        pytest.raises(StorageError, match="No space left on device; free some space"),
+        storage.storage_errors("write", str(tmp_path)),
     ):
         raise OSError(errno.ENOSPC, "full")
