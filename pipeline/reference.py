@@ -1,0 +1,128 @@
+"""Write the pages of `docs/` that come from the code: commands, settings, reasons and schemas."""
+
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+
+from pipeline import schemas
+from pipeline.cli import app
+from pipeline.stages import STAGES
+
+HELP_WIDTH = 100
+
+_NOTE = "<!-- Made from the code by `make docs`; changes here are overwritten. -->"
+
+
+def commands_page() -> str:
+    """Return `--help` of every command as Markdown."""
+    names = [stage.name for stage in STAGES]
+    others = ["demo", "run", "status", "sql", "catalog"]
+    sections = [_NOTE, "# Commands", _help([])]
+    for name in [*others, *names]:
+        sections += [f"## witmill {name}", _help([name])]
+    sections += ["## witmill queries build", _help(["queries", "build"])]
+    return "\n\n".join(sections) + "\n"
+
+
+def settings_page() -> str:
+    """Return every stage's settings and reasons for dropping a pair as Markdown."""
+    sections = [
+        _NOTE,
+        "# Settings and reasons",
+        "Each stage's settings are options of its command and keys of its table in a TOML file.",
+    ]
+    for stage in STAGES:
+        sections.append(f"## {stage.name}")
+        sections.append(stage.config.__doc__ or "")
+        if stage.config.model_fields:
+            rows = [
+                (
+                    f"`{name}`",
+                    f"`{field.get_default(call_default_factory=True)!r}`",
+                    field.description or "",
+                )
+                for name, field in stage.config.model_fields.items()
+            ]
+            sections.append(_table(("setting", "default", "meaning"), rows))
+        if stage.reasons:
+            reasons = [(f"`{reason}`", about) for reason, about in stage.reasons.items()]
+            sections.append(_table(("reason", "a pair is dropped because"), reasons))
+    return "\n\n".join(sections) + "\n"
+
+
+def schemas_page() -> str:
+    """Return every table's columns as Markdown."""
+    sections = [
+        _NOTE,
+        "# Schemas",
+        "What each Parquet file holds. Columns are never null unless marked so.",
+    ]
+    for title, schema in _schemas():
+        rows = [
+            (
+                f"`{column.name}`",
+                f"{column.type}" + (", nullable" if column.nullable else ""),
+                (column.metadata or {}).get(b"about", b"").decode(),
+            )
+            for column in schema
+        ]
+        sections += [f"## {title}", _table(("column", "type", "meaning"), rows)]
+    return "\n\n".join(sections) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "commands.md": commands_page,
+    "settings.md": settings_page,
+    "schemas.md": schemas_page,
+}
+
+
+def _schemas() -> list[tuple[str, pa.Schema]]:
+    return [
+        (f"{title} ({place})", schema)
+        for title, place, schema in (
+            ("PAIRS", "ingest", schemas.PAIRS),
+            ("MATCHES", "match", schemas.MATCHES),
+            ("QUERIES", "match/queries, and query lists", schemas.QUERIES),
+            ("LANGUAGES", "language, captions", schemas.LANGUAGES),
+            ("BALANCED", "balance", schemas.BALANCED),
+            ("QUERY_COUNTS", "balance/query_counts, rebalance/query_counts", schemas.QUERY_COUNTS),
+            ("DOWNLOADED", "download, dedup, rebalance", schemas.DOWNLOADED),
+            ("DUPLICATES", "dedup/duplicates", schemas.DUPLICATES),
+            ("EVAL_OVERLAPS", "dedup/eval_overlaps", schemas.EVAL_OVERLAPS),
+            ("SHARD_INDEX", "shard", schemas.SHARD_INDEX),
+            ("SHARDS", "shard/shards", schemas.SHARDS),
+            ("TRAINING_STEPS", "train", schemas.TRAINING_STEPS),
+            ("EVALUATIONS", "evaluate", schemas.EVALUATIONS),
+            ("PREDICTIONS", "evaluate/predictions", schemas.PREDICTIONS),
+            ("DROPS", "STAGE/drops", schemas.DROPS),
+        )
+    ]
+
+
+def _help(tokens: list[str]) -> str:
+    page = io.StringIO()
+    app.help_print(tokens, console=Console(file=page, width=HELP_WIDTH, color_system=None))
+    lines = [line.rstrip() for line in page.getvalue().strip().splitlines()]
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [heading, ("---",) * len(heading), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    )
+
+
+def main(folder: Path) -> None:
+    """Write every page into `folder`."""
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

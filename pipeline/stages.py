@@ -1,0 +1,139 @@
+"""Every stage in the order data flows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dedup import deduplicate
+from pipeline import balance, captions, download, ingest, language, match, shard
+from pipeline.runtime.executor import Executor
+from pipeline.runtime.manifest import Manifest
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.workspace import Workspace
+from train.config import EvaluateConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A command of the command line: what it reads and how it runs.
+
+    Attributes:
+        reads: earlier stages whose tables it needs.
+        reasons: every reason code it can drop a row for, with its meaning.
+        example: options to show in `--help` after `--workspace W`.
+        arguments: the setting that is given without an option name, if any.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    config: type[Settings]
+    run: Callable[[Any, Workspace, Executor], Manifest]
+    reasons: Mapping[str, str]
+    example: str = ""
+    arguments: str | None = None
+
+
+def _train(config: TrainConfig, workspace: Workspace, executor: Executor) -> Manifest:
+    # torch takes seconds to import, and curating text must work without it.
+    from train import loop
+
+    return loop.run(config, workspace, executor)
+
+
+def _evaluate(config: EvaluateConfig, workspace: Workspace, executor: Executor) -> Manifest:
+    from train import evaluate
+
+    return evaluate.run(config, workspace, executor)
+
+
+STAGES = (
+    Stage(
+        name="ingest",
+        reads=(),
+        config=ingest.IngestConfig,
+        run=ingest.run,
+        reasons=ingest.REASONS,
+        example="crawl/*.warc.gz",
+        arguments="inputs",
+    ),
+    Stage(
+        name="match",
+        reads=("ingest",),
+        config=match.MatchConfig,
+        run=match.run,
+        reasons=match.REASONS,
+        example="--queries mine.parquet",
+    ),
+    Stage(
+        name="language",
+        reads=("match",),
+        config=language.LanguageConfig,
+        run=language.run,
+        reasons=language.REASONS,
+        example="--languages en",
+    ),
+    Stage(
+        name="captions",
+        reads=("language",),
+        config=captions.CaptionsConfig,
+        run=captions.run,
+        reasons=captions.REASONS,
+    ),
+    Stage(
+        name="balance",
+        reads=("captions", "match"),
+        config=balance.BalanceConfig,
+        run=balance.run,
+        reasons=balance.REASONS,
+        example="--cap 20000 --headroom 1.5",
+    ),
+    Stage(
+        name="download",
+        reads=("balance",),
+        config=download.DownloadConfig,
+        run=download.run,
+        reasons=download.REASONS,
+        example="--image-size 256",
+    ),
+    Stage(
+        name="dedup",
+        reads=("download",),
+        config=deduplicate.DedupConfig,
+        run=deduplicate.run,
+        reasons=deduplicate.REASONS,
+        example="--evalsets evalsets.toml",
+    ),
+    Stage(
+        name="rebalance",
+        reads=("dedup", "balance", "match"),
+        config=balance.RebalanceConfig,
+        run=balance.rerun,
+        reasons=balance.REASONS,
+    ),
+    Stage(
+        name="shard",
+        reads=("rebalance", "download"),
+        config=shard.ShardConfig,
+        run=shard.run,
+        reasons={},
+        example="--samples-per-shard 10000",
+    ),
+    Stage(
+        name="train",
+        reads=("shard",),
+        config=TrainConfig,
+        run=_train,
+        reasons={},
+        example="--model ViT-B/32",
+    ),
+    Stage(
+        name="evaluate",
+        reads=("train",),
+        config=EvaluateConfig,
+        run=_evaluate,
+        reasons=EvaluateConfig.reasons,
+        example="--evalsets evalsets.toml",
+    ),
+)
+
+BY_NAME = {stage.name: stage for stage in STAGES}

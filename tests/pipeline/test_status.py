@@ -1,0 +1,85 @@
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+
+from pipeline import schemas
+from pipeline.errors import InputError
+from pipeline.runtime.manifest import Manifest
+from pipeline.runtime.stage import begin
+from pipeline.runtime.workspace import Workspace
+from pipeline.status import print_evaluations, print_status, read_status
+from tests.conftest import Literals
+
+
+def test_stages_that_have_not_run_are_shown_as_such(workspace: Workspace) -> None:
+    workspace.prepare()
+    assert {status.state for status in read_status(workspace)} == {"not run"}
+
+
+def test_the_funnel_shows_rows_and_drops(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = begin("ingest", Literals(), workspace)
+    drops = pa.table({"pair_id": [None], "reason": ["no_url"], "detail": [None]}, schemas.DROPS)
+    outcome = stage.output(0).write(
+        rows_in=1, kept=schemas.PAIRS.empty_table(), schema=schemas.PAIRS, drops=drops
+    )
+    stage.finish([outcome])
+    print_status(workspace)
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("ingest"))
+    assert line.split()[:4] == ["ingest", "1", "0", "0.0%"]
+    assert "no_url 1" in line
+
+
+def test_a_stage_is_out_of_date_when_an_earlier_one_was_rebuilt(
+    workspace: Workspace,
+    finish_stage: Callable[..., Manifest],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {name: "x" for name in schemas.PAIRS.names} | {"source_offset": 1}
+    finish_stage("ingest", schemas.PAIRS, schemas.PAIRS.empty_table())
+    begin("match", Literals(), workspace, reads=("ingest",)).finish([])
+    pairs = pa.Table.from_pylist([row], schema=schemas.PAIRS)
+    finish_stage("ingest", schemas.PAIRS, pairs, made_by="another test")
+    states = {status.name: status.state for status in read_status(workspace)}
+    assert (states["ingest"], states["match"]) == ("done", "out of date")
+    print_status(workspace)
+    assert "out of date, run again: match" in capsys.readouterr().out
+
+
+def test_evaluations_stand_beside_chance(
+    workspace: Workspace,
+    finish_stage: Callable[..., Manifest],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {
+        "evalset": "digits",
+        "metric": "top1",
+        "value": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "chance": 0.1,
+        "images": 1000,
+        "classes": 10,
+    }
+    table = pa.Table.from_pylist([row], schema=schemas.EVALUATIONS)
+    finish_stage("evaluate", schemas.EVALUATIONS, table)
+    print_evaluations(workspace)
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("digits"))
+    assert line.split() == [
+        "digits",
+        "top1",
+        "50.0%",
+        "40.0%",
+        "to",
+        "60.0%",
+        "10.0%",
+        "1,000",
+        "10",
+    ]
+
+
+def test_a_folder_that_is_no_workspace_is_named(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="no witmill workspace"):
+        read_status(workspace)
