@@ -241,7 +241,8 @@ def atomic_output(path: str) -> Iterator[OutputFile]:
             yield OutputFile(spool)
             spool.seek(0)
             system, inner = filesystem(path)
-            with system.open_output_stream(inner) as target:
+            # None: by default pyarrow would compress what is called .gz once more.
+            with system.open_output_stream(inner, compression=None) as target:
                 shutil.copyfileobj(spool, target, COPY_BYTES)
         return
     make_folder(parent(path))

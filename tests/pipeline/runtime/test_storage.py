@@ -42,6 +42,12 @@ def test_what_is_written_is_read_back(folder: str) -> None:
     assert storage.exists(path)
 
 
+def test_a_name_does_not_change_the_bytes(folder: str) -> None:
+    path = storage.join(folder, "packed.txt.gz")
+    storage.write_bytes(path, gzip.compress(b"once"))
+    assert gzip.decompress(storage.read_bytes(path)) == b"once"
+
+
 def test_a_failed_write_leaves_nothing(folder: str) -> None:
     path = storage.join(folder, "broken/file.bin")
 
