@@ -14,6 +14,7 @@ packages named above:
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from web_builder import sources
@@ -73,7 +74,8 @@ def build(packages: Path, target: Path) -> None:
     for host in site.files:
         rules = [f"Disallow: {path}\n" for path in CLOSED.get(host, [])] or ["Disallow:\n"]
         site.add(host, "/robots.txt", f"User-agent: *\n{''.join(rules)}")
-    write(site, [*kept_goods, *kept_numbers, *kept_cliparts], target)
+    kept = [*kept_goods, *kept_numbers, _cut_off(kept_numbers[0]), *kept_cliparts]
+    write(site, kept, target)
 
 
 def write(site: Site, kept: list[Shown], target: Path) -> None:
@@ -89,6 +91,12 @@ def write(site: Site, kept: list[Shown], target: Path) -> None:
     lines = [json.dumps(entry, ensure_ascii=False) for entry in site.planted]
     text = "[\n" + ",\n".join(lines) + "\n]\n"
     (target / "planted.json").write_text(text, encoding="utf-8")
+
+
+def _cut_off(item: Shown) -> Shown:
+    """Return a picture of an evaluation set of which half is missing."""
+    data = item.data[: len(item.data) // 2]
+    return replace(item, url=item.url.replace(".png", "-cut-off.png"), data=data)
 
 
 def _is_large(item: Shown) -> bool:

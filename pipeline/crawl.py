@@ -1,4 +1,4 @@
-"""Crawl a few hosts politely, breadth first, and write a WARC file; made for the miniature web.
+"""Crawl a few hosts politely, breadth first, and write WARC files; made for the miniature web.
 
 Pages only: what `<a href>` leads to, whatever it turns out to be. Pictures are what `download` is for.
 The same site, date and seeds give the same bytes.
@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urldefrag, urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
@@ -63,34 +63,36 @@ def crawl(
     seeds: Sequence[str],
     *,
     hosts: Collection[str],
-    output: str,
+    outputs: Sequence[str],
     date: str,
     pause_s: float = 0.0,
     resolve: Callable[[str], str] = loopback,
 ) -> CrawlReport:
-    """Fetch every page of `hosts` that links lead to from `seeds`, and write them to `output`.
+    """Fetch every page of `hosts` that links lead to from `seeds`, and deal them out to `outputs`.
 
     Args:
         hosts: names never left, without port.
-        output: path of the `.warc.gz`; appears only when whole.
+        outputs: paths of the `.warc.gz` files, written side by side; they appear only when whole.
         date: WARC-Date of every record, such as "2026-01-31T00:00:00Z".
         pause_s: least time between two requests to a host; a longer Crawl-delay wins.
         resolve: gives the address to connect to for a host.
 
     Raises:
         ConfigError: if a seed is not an http URL of one of `hosts`.
-        StorageError: if `output` cannot be written.
+        StorageError: if one of `outputs` cannot be written.
     """
     for seed in seeds:
         if not _is_wanted(seed, hosts):
             raise ConfigError(f"seed {seed} is not a page of {', '.join(sorted(hosts))} over http")
     report = CrawlReport()
-    with atomic_output(output) as file:
-        _write_record(file, "warcinfo", output.rpartition("/")[2], date, {}, _about(date))
+    with ExitStack() as opened:
+        files = [opened.enter_context(atomic_output(path)) for path in outputs]
+        for path, file in zip(outputs, files, strict=True):
+            _write_record(file, "warcinfo", path.rpartition("/")[2], date, {}, _about(date))
         for page in _pages(seeds, hosts, _Visitor(pause_s, resolve), report):
+            _write_page(files[report.pages % len(files)], page, date)
             report.pages += 1
-            _write_page(file, page, date)
-        report.bytes = file.size
+        report.bytes = sum(file.size for file in files)
     return report
 
 

@@ -13,12 +13,12 @@ from pydantic import Field, field_validator
 from pipeline import schemas
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
-from pipeline.runtime.settings import Settings
+from pipeline.runtime.settings import Settings, pace
 from pipeline.runtime.stage import TaskOutput, begin
 from pipeline.runtime.workspace import Workspace
 
 REASONS = {
-    "bad_url": "no http(s) address, or a redirect to one that is none",
+    "bad_url": "no http(s) address, or a redirect to one that is none or from https to http",
     "dns": "the host name does not resolve",
     "private_address": "the host, or one it redirects to, has no public address",
     "connection": "the connection was refused, was lost, or ended before the whole file had come",
@@ -27,7 +27,6 @@ REASONS = {
     "bad_response": "the answer is not HTTP",
     "http_NNN": "the server answered with that status, such as http_404",
     "too_many_redirects": "more redirects than are followed",
-    "insecure_redirect": "an https address redirects to http",
     "robots_tag": "the X-Robots-Tag header forbids the use",
     "content_encoding": "the body came compressed although that was not asked for",
     "too_large": "more bytes than allowed, announced or sent",
@@ -62,9 +61,9 @@ class DownloadConfig(Settings):
     """largest file fetched"""
     max_pixels: int = Field(50_000_000, ge=1, le=150_000_000)
     """largest picture decoded, by the size its header announces"""
-    threads: int = Field(32, ge=1, le=1024)
+    threads: int = pace(32, ge=1, le=1024)
     """requests at a time in each worker process"""
-    per_host: int = Field(2, ge=1)
+    per_host: int = pace(2, ge=1)
     """requests at a time to one host, in each worker process"""
     user_agent: str = Field("witmill/0.1", pattern=r"^[\x21-\x7e][\x20-\x7e]*$")
     """name and version under which to ask; owners may address the name in X-Robots-Tag"""

@@ -233,7 +233,7 @@ def _redirected(place: Url, location: str) -> str:
     except ValueError as error:
         raise FetchRefused("bad_url", "redirect") from error
     if place.scheme == "https" and _parse(target).scheme == "http":
-        raise FetchRefused("insecure_redirect")
+        raise FetchRefused("bad_url", "redirect from https to http")
     return target
 
 

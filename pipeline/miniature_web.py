@@ -47,6 +47,7 @@ MEDIA_TYPES = {
     ".webp": "image/webp",
 }
 
+MAIL_GREETING = b"220 mail.localhost ESMTP ready\r\n"
 NOT_FOUND = b"<!doctype html><html lang=en><title>Not found</title><h1>404 Not found</h1></html>\n"
 
 
@@ -57,8 +58,10 @@ class Behaviour(Settings):
     """pattern of the host name, such as "old.localhost" """
     path: str = "*"
     """pattern of the decoded path, such as "/dead/410/*" """
-    answer: Literal["file", "status", "redirect", "hang_up", "cut", "drip", "zeros"] = "file"
-    """file: as stored; hang_up: close at once; cut: close half-way; drip: slowly; zeros: many bytes"""
+    answer: Literal["file", "status", "redirect", "hang_up", "not_http", "cut", "drip", "zeros"] = (
+        "file"
+    )
+    """file: as stored; hang_up: close at once; not_http: greet as a mail server does; cut: close half-way; drip: slowly; zeros: many bytes"""
     status: int = Field(200, ge=100, le=599)
     """status code to answer with"""
     headers: dict[str, str] = Field(default_factory=dict)
@@ -256,6 +259,9 @@ class _Handler(BaseHTTPRequestHandler):
         stored = web.files.get((host, path))
         if behaviour.answer == "hang_up":
             self.close_connection = True
+        elif behaviour.answer == "not_http":
+            self.close_connection = True
+            self.wfile.write(MAIL_GREETING)
         elif behaviour.answer == "zeros":
             self._zeros(behaviour)
         elif behaviour.answer in ("status", "redirect"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -39,41 +40,41 @@ def read_status(workspace: Workspace) -> list[StageStatus]:
 
 
 def render(statuses: list[StageStatus], root: str) -> RenderableType:
-    """Return the funnel as a table, with each stage's drops below its line."""
-    table = Table(
-        title=f"{root}", title_justify="left", box=None, pad_edge=False, header_style="bold"
-    )
-    table.add_column("stage")
-    for heading in ("rows in", "rows out", "kept", "rows/s", "seconds"):
-        table.add_column(heading, justify="right")
-    table.add_column("dropped", overflow="fold")
+    """Return the funnel: a line per stage, and below it why it dropped what it dropped."""
+    headings = ("rows in", "rows out", "kept", "rows/s", "seconds")
+    lines: list[RenderableType] = [
+        Text(root, "bold"),
+        Text(f"{'stage':<12}" + "".join(f"{heading:>11}" for heading in headings), "bold"),
+    ]
     for status in statuses:
         if status.manifest is None:
-            table.add_row(
-                Text(status.name, "dim"), *[Text("-", "dim")] * 5, Text(status.state, "dim")
-            )
+            lines.append(Text(f"{status.name:<12}{status.state:>11}", "dim"))
             continue
-        table.add_row(*_cells(status, status.manifest))
+        cells = _cells(status.manifest)
+        lines.append(Text(f"{status.name:<12}" + "".join(f"{cell:>11}" for cell in cells)))
+        if reasons := _reasons(status.manifest):
+            lines.append(Padding(Text(reasons, "dim"), (0, 0, 0, 4)))
     late = [status.name for status in statuses if status.state == "out of date"]
-    if not late:
-        return table
-    note = f"out of date, run again: {', '.join(late)}"
-    return Group(table, Text(note, "yellow"))
+    if late:
+        lines.append(Text(f"out of date, run again: {', '.join(late)}", "yellow"))
+    return Group(*lines)
 
 
-def _cells(status: StageStatus, manifest: Manifest) -> list[str]:
+def _cells(manifest: Manifest) -> list[str]:
     kept = f"{manifest.rows_out / manifest.rows_in:.1%}" if manifest.rows_in else "-"
     rate = manifest.rows_in / manifest.wall_seconds if manifest.wall_seconds else 0.0
-    drops = sorted(manifest.drops.items(), key=lambda item: (-item[1], item[0]))
     return [
-        status.name,
         f"{manifest.rows_in:,}",
         f"{manifest.rows_out:,}",
         kept,
         f"{rate:,.0f}",
         f"{manifest.wall_seconds:,.1f}",
-        ", ".join(f"{reason} {count:,}" for reason, count in drops),
     ]
+
+
+def _reasons(manifest: Manifest) -> str:
+    drops = sorted(manifest.drops.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {count:,}" for reason, count in drops)
 
 
 def print_status(workspace: Workspace) -> None:

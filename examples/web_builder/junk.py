@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from web_builder.shops import Shown
-from web_builder.site import Site, figure, img, page, url
+from web_builder.site import Site, figure, gzipped, img, page, url
 
 HOST = "blog"
 BRAND = "Notes on Everything"
@@ -16,15 +16,18 @@ ALTS: dict[str, tuple[str | None, ...]] = {
     "alt_url": ("http://www.example.com/pictures/23.jpg", "https://example.org/", "www.example.com/shop", "example.net/a/b/c.png"),
     "alt_placeholder": ("image", "logo", "untitled", "picture", "Photo", "thumbnail", "icon", "placeholder"),
     "alt_keywords": (
+        "handbag, leather bag, travel bag, evening bag, shoulder bag, beach bag, gift for her, women, fashion, style, summer, sale",
         "cheap shoes, buy shoes, shoes sale, shoes online, best shoes, shoes shop, discount shoes, shoes outlet",
+        "wedding, bride, groom, wedding dress, flowers, church, love, marriage, ring, cake, invitation card",
         "hotel berlin, hotels berlin, cheap hotel berlin, berlin hotel booking, hotel, hotels, berlin hotels cheap",
         "free clipart, clip art free, free clip art, clipart download, download clip art, clipart images, images clipart",
         "web design, web designer, website design, website designer, web site design company, web design prices",
     ),
     "alt_short": ("x", "a", ".", "ok", "-", "1"),
     "alt_long": (LONG * 6, "A walk through the old town. " * 40, LONG * 3 + LONG.upper() * 5),
+    "alt_huge": (LONG * 25,),
     "alt_digits": ("12345-678 // 99", "2019-04-11 18:22:07", "0049 30 1234567", "++++ 4711 ++++", "(1) [2] {3} <4>"),
-    "alt_price": ("$19.99 - SKU 88213-B", "EUR 24,95 / Art.-Nr. 100-234", "GTIN 4006381333931", "£5.00 each, 3 for £12.50 REF#0091"),
+    "alt_price": ("Now only $24.99", "From £12.50 each", "No. 12 of 50 in A4", "$19.99 - SKU 88213-B", "EUR 24,95 / Art.-Nr. 100-234", "GTIN 4006381333931", "£5.00 each, 3 for £12.50 REF#0091"),
     "alt_repeated": ("click click click click click click click", "la la la la la la la la la", "!!!!!!!!!!!!!!!!!!!!", "buy now buy now buy now buy now buy now"),
     "alt_markup": ("<b>red</b> balloon in the sky", "<p class='c'>a small boat</p>", "&lt;br&gt; our garden &amp;nbsp; in May", "[caption id=\"a1\"]the house[/caption]"),
     "alt_email": ("write to info@example.com for prints", "photo by jane.doe@example.org", "editor@example.net"),
@@ -56,7 +59,7 @@ ENCODINGS = (
     ("windows1251", "windows-1251", "cp1251", "ru", ("Красный маяк на берегу моря", "Старый деревянный дом", "Кошка спит на окне")),
     ("shift_jis", "shift_jis", "shift_jis", "ja", ("海辺の赤い灯台", "古い木の家", "窓辺で眠る猫")),
 )  # fmt: skip
-LINKS = (("/", BRAND), ("/scripts.html", "Alphabets"), ("/entities.html", "Entities"), ("/malformed.html", "Old page"), ("/deep.html", "Deep page"), ("/latin1.html", "Latin-1"), ("/windows1251.html", "Windows-1251"), ("/shift_jis.html", "Shift JIS"), ("/empty.html", "Empty"), ("/nowhere.html", "Missing page"), ("/old-home.html", "Moved page"), ("/files/report.pdf", "Report"), ("/files/data.json", "Data"), ("/files/notes.txt", "Notes"), ("/members/secret.html", "Members"), ("mailto:editor@blog.localhost", "Write to us"), ("javascript:history.back()", "Back"), ("http://[broken", "Broken link"), ("http://elsewhere.invalid/", "Elsewhere"))  # fmt: skip
+LINKS = (("/", BRAND), ("/scripts.html", "Alphabets"), ("/entities.html", "Entities"), ("/malformed.html", "Old page"), ("/deep.html", "Deep page"), ("/damaged.html", "Damaged page"), ("/latin1.html", "Latin-1"), ("/windows1251.html", "Windows-1251"), ("/shift_jis.html", "Shift JIS"), ("/empty.html", "Empty"), ("/nowhere.html", "Missing page"), ("/old-home.html", "Moved page"), ("/files/report.pdf", "Report"), ("/files/data.json", "Data"), ("/files/notes.txt", "Notes"), ("/members/secret.html", "Members"), ("mailto:editor@blog.localhost", "Write to us"), ("javascript:history.back()", "Back"), ("http://[broken", "Broken link"), ("http://elsewhere.invalid/", "Elsewhere"))  # fmt: skip
 
 
 def blog(site: Site, cliparts: Sequence[Shown]) -> None:
@@ -123,6 +126,7 @@ def _odd_pages(site: Site, addresses: Sequence[str]) -> None:
     site.add(HOST, "/files/data.json", '{"html": "<img src=\\"/a.png\\" alt=\\"some data\\">"}\n')
     site.add(HOST, "/files/notes.txt", '<img src="/a.png" alt="plain text, not a page">\n')
     site.add(HOST, "/empty.html", "")
+    site.add(HOST, "/damaged.html", _damaged(addresses[0]))
     site.add(
         HOST, "/members/secret.html", page("Members", [img("/a.png", "never crawled")], brand=BRAND)
     )
@@ -149,3 +153,11 @@ def _odd_pages(site: Site, addresses: Sequence[str]) -> None:
     )
     for address, caption in zip(addresses[1:5], captions, strict=True):
         site.plant("page_malformed", address, caption, at)
+
+
+def _damaged(address: str) -> bytes:
+    """Return a packed page, some bytes of which were lost on the way."""
+    text = page("Damaged", [figure(address, "A picture that cannot be unpacked")], brand=BRAND)
+    packed = gzipped(text.encode())
+    middle = len(packed) // 2
+    return packed[:middle] + bytes(8) + packed[middle + 8 :]

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -11,6 +12,7 @@ from pipeline.miniature_web import SITE_PORT
 
 STYLE = "main{display:flex;flex-wrap:wrap;gap:1em}h1{width:100%}nav li{display:inline;margin-right:1em}figure{margin:0}"
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+GZIP_FORMAT = zlib.MAX_WBITS | 16
 
 
 class Site:
@@ -67,6 +69,11 @@ def zipped(files: dict[str, bytes]) -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED if is_text else zipfile.ZIP_STORED
             archive.writestr(entry, data, compresslevel=9)
     return target.getvalue()
+
+
+def gzipped(data: bytes) -> bytes:
+    """Return `data` as gzip without a time; `gzip.compress` writes another head in later Pythons."""
+    return zlib.compress(data, 9, GZIP_FORMAT)
 
 
 def img(src: str, alt: str | None, **attributes: object) -> str:

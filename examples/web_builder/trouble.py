@@ -18,7 +18,7 @@ from web_builder.pictures import (
     png,
     saved,
 )
-from web_builder.site import Site, figure, page, url
+from web_builder.site import Site, figure, gzipped, page, url
 
 BRAND = "Old Picture Post"
 THINGS = ("red bicycle", "stone bridge", "wooden boat", "small church", "white horse", "market stall", "street lamp", "garden gate", "brick chimney", "steam engine", "green door", "iron fence")  # fmt: skip
@@ -36,6 +36,8 @@ NOTHING_THERE = {
     "redirect_loop": ("http://old.localhost:8417/moved/loop-a/{}.png", 3),
     "redirect_private": ("http://old.localhost:8417/moved/private/{}.png", 3),
     "redirect_scheme": ("http://old.localhost:8417/moved/scheme/{}.png", 3),
+    "no_tls": ("https://old.localhost:8417/pictures/{}.png", 3),
+    "not_http": ("http://old.localhost:8417/not-http/{}.png", 3),
     "hang_up": ("http://old.localhost:8417/hang-up/{}.png", 4),
     "too_big": ("http://old.localhost:8417/endless/declared/{}.png", 2),
     "too_big_undeclared": ("http://old.localhost:8417/endless/undeclared/{}.png", 2),
@@ -91,6 +93,7 @@ def _stored(site: Site, pictures: Sequence[Image.Image]) -> dict[str, list[tuple
             *_put(site, "truncated_file", "jpg", [data[: len(data) // 2] for data in photos[3:6]]),
         ],
         "cut_off": _put(site, "cut_off", "png", graphics[:3]),
+        "unasked_gzip": _put(site, "unasked_gzip", "png", [gzipped(data) for data in graphics[9:11]]),
         "html_as_jpeg": _put(site, "html_as_jpeg", "jpg", [HTML.encode()] * 4),
         "text_as_png": _put(site, "text_as_png", "png", [b"no picture\n"] * 3),
         "vector": _put(site, "vector", "svg", [SVG.replace("teal", c).encode() for c in ("teal", "navy", "tan")]),

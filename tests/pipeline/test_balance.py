@@ -145,7 +145,14 @@ def test_a_margin_that_is_too_small_is_widened(
     stage = begin("balance", balance.BalanceConfig(), workspace, reads=("captions",))
     # With no margin at all about half of the queries have too few candidates at first.
     thresholds = find_thresholds(
-        stage, InlineExecutor(), captions.parts, schemas.CAPTIONS, matched, cap=30, seed=0, sigmas=0.1
+        stage,
+        InlineExecutor(),
+        captions.parts,
+        schemas.CAPTIONS,
+        matched,
+        cap=30,
+        seed=0,
+        sigmas=0.1,
     )
     kept, _, _ = balance.filter_table(caption_table(pairs), thresholds, 0)
     assert set(kept["pair_id"].to_pylist()) == selection(pairs, 30, 0).keys()
@@ -209,5 +216,7 @@ def test_queries_under_the_cap_need_no_candidates() -> None:
 
 
 def test_a_cap_below_one_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"balance\.cap is 0, expected greater than or equal to 1"):
+    with pytest.raises(
+        ConfigError, match=r"balance\.cap is 0, expected greater than or equal to 1"
+    ):
         read_settings(balance.BalanceConfig, {"cap": 0}, where="balance")

@@ -28,7 +28,7 @@ def crawled(
     web: MiniatureWeb, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, CrawlReport]:
     path = tmp_path_factory.mktemp("crawl") / "site.warc.gz"
-    return path, crawl([web.seed], hosts=web.hosts, output=str(path), date=DATE)
+    return path, crawl([web.seed], hosts=web.hosts, outputs=[str(path)], date=DATE)
 
 
 def responses(path: Path) -> dict[str, tuple[int | None, str | None, bytes]]:
@@ -95,7 +95,7 @@ def test_each_record_is_a_gzip_member_of_its_own(crawled: tuple[Path, CrawlRepor
 def test_two_crawls_give_the_same_bytes(web: MiniatureWeb, tmp_path: Path) -> None:
     first, second = (tmp_path / name / "site.warc.gz" for name in ("a", "b"))
     for path in (first, second):
-        crawl([web.seed], hosts=web.hosts, output=str(path), date=DATE)
+        crawl([web.seed], hosts=web.hosts, outputs=[str(path)], date=DATE)
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -115,7 +115,7 @@ def test_every_page_of_the_site_is_found(
 
 def test_no_picture_is_fetched(web: MiniatureWeb, tmp_path: Path) -> None:
     web.requests.clear()
-    crawl([web.seed], hosts=web.hosts, output=str(tmp_path / "a.warc.gz"), date=DATE)
+    crawl([web.seed], hosts=web.hosts, outputs=[str(tmp_path / "a.warc.gz")], date=DATE)
     assert not [path for _, path in web.requests if path.endswith((".png", ".jpg", ".gif"))]
     assert ("blog.localhost", "/members/secret.html") not in web.requests
     assert max(web.requests.values()) == 1
@@ -132,6 +132,7 @@ def test_what_a_crawl_meets_is_in_the_file(
     assert blog("/nowhere.html")[0] == 404
     assert blog("/old-home.html")[0] == 301
     assert blog("/empty.html")[2] == b""
+    assert blog("/damaged.html")[2].startswith(b"\x1f\x8b")
     assert blog("/files/report.pdf")[2].startswith(b"%PDF")
     assert blog("/latin1.html")[2].decode("iso-8859-1").count("crème brûlée")
     assert blog("/shift_jis.html")[2].decode("shift_jis").count("灯台")
@@ -153,7 +154,7 @@ def test_every_planted_page_is_in_the_file(
 def test_hosts_not_given_are_left_alone(web: MiniatureWeb, tmp_path: Path) -> None:
     web.requests.clear()
     report = crawl(
-        [web.seed], hosts=["portal.localhost"], output=str(tmp_path / "a.warc.gz"), date=DATE
+        [web.seed], hosts=["portal.localhost"], outputs=[str(tmp_path / "a.warc.gz")], date=DATE
     )
     assert report.pages == 1
     assert {host for host, _ in web.requests} == {"portal.localhost"}
@@ -167,7 +168,9 @@ def test_a_seed_elsewhere_is_refused(tmp_path: Path) -> None:
         "http://[x",
     ):
         with pytest.raises(ConfigError, match=r"is not a page of shop\.localhost over http"):
-            crawl([seed], hosts=["shop.localhost"], output=str(tmp_path / "a.warc.gz"), date=DATE)
+            crawl(
+                [seed], hosts=["shop.localhost"], outputs=[str(tmp_path / "a.warc.gz")], date=DATE
+            )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,14 +182,16 @@ def test_a_crawl_delay_is_kept(tmp_path: Path) -> None:
     }
     with serve(small_site(tmp_path, pages), 0) as web:
         start = time.monotonic()
-        crawl([web.seed], hosts=web.hosts, output=str(tmp_path / "a.warc.gz"), date=DATE)
+        crawl([web.seed], hosts=web.hosts, outputs=[str(tmp_path / "a.warc.gz")], date=DATE)
     assert time.monotonic() - start >= 2
 
 
 def test_a_robots_txt_that_cannot_be_had_closes_the_host(tmp_path: Path) -> None:
     table = '[[behaviour]]\nhost = "*"\npath = "/robots.txt"\nanswer = "status"\nstatus = 503\n'
     with serve(small_site(tmp_path, {"index.html": "x"}, table), 0) as web:
-        report = crawl([web.seed], hosts=web.hosts, output=str(tmp_path / "a.warc.gz"), date=DATE)
+        report = crawl(
+            [web.seed], hosts=web.hosts, outputs=[str(tmp_path / "a.warc.gz")], date=DATE
+        )
     assert report.disallowed == [web.seed]
     assert report.pages == 0
 
@@ -207,7 +212,7 @@ def test_broken_answers_do_not_end_the_crawl(tmp_path: Path) -> None:
     )
     path = tmp_path / "a.warc.gz"
     with serve(small_site(tmp_path, pages, table), 0) as web:
-        report = crawl([web.seed], hosts=web.hosts, output=str(path), date=DATE)
+        report = crawl([web.seed], hosts=web.hosts, outputs=[str(path)], date=DATE)
         found = responses(path)
     at = web.seed.rstrip("/")
     assert report.unreachable == [f"{at}/gone"]
@@ -247,7 +252,7 @@ def test_the_file_appears_only_when_whole(tmp_path: Path) -> None:
         crawl(
             ["http://a.localhost/"],
             hosts=["a.localhost"],
-            output=str(tmp_path / "a.warc.gz"),
+            outputs=[str(tmp_path / "a.warc.gz")],
             date=DATE,
             resolve=fail,
         )

@@ -468,5 +468,5 @@ def test_encryption_is_not_given_up_on_the_way(web, secure_web, certificate, mon
     monkeypatch.setenv("SSL_CERT_FILE", certificate)
     secure_web.away = f"{web.url}/fine/"
     web.away = f"{secure_web.url}/fine/"
-    assert refusal(f"{secure_web.url}/away/") == ("insecure_redirect", None)
+    assert refusal(f"{secure_web.url}/away/") == ("bad_url", "redirect from https to http")
     assert fetcher().fetch(f"{web.url}/away/") == BODY

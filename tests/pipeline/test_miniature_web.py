@@ -1,15 +1,19 @@
+import gzip
 import html
 import http.client
 import json
 import socket
+import ssl
 import time
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from PIL import Image
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.miniature_web import (
@@ -23,7 +27,7 @@ from pipeline.miniature_web import (
 
 WEB = Path(__file__).parents[2] / "examples" / "web"
 PLANTED = json.loads((WEB / "planted.json").read_text(encoding="utf-8"))
-NOT_SERVED = {"no_such_host", "closed_port", "private_address", "broken_url"}
+NOT_SERVED = {"no_such_host", "closed_port", "private_address", "broken_url", "no_tls"}
 NO_FILE = {
     "not_found": 404,
     "gone": 410,
@@ -36,7 +40,7 @@ NO_FILE = {
     "redirect_private": 302,
     "redirect_scheme": 302,
 }
-UNENDING = {"hang_up", "cut_off", "too_big", "too_big_undeclared", "slow"}
+NO_ANSWER = {"hang_up", "not_http", "cut_off", "too_big", "too_big_undeclared", "slow"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,11 @@ def ask(
     parts = urlsplit(url)
     connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=10)
     connection.request(method, parts.path, headers={"Host": f"{parts.hostname}:{web.port}"})
-    return connection.getresponse(), connection
+    try:
+        return connection.getresponse(), connection
+    except http.client.HTTPException:
+        connection.close()
+        raise
 
 
 def get(web: MiniatureWeb, url: str) -> tuple[int, dict[str, str], bytes]:
@@ -76,7 +84,7 @@ def last_step(url: str) -> str:
 def test_every_planted_picture_answers_as_its_case_says(web: MiniatureWeb) -> None:
     for entry in PLANTED:
         url, case = entry["url"], entry["case"]
-        if not url.startswith("http") or case in NOT_SERVED | UNENDING:
+        if not url.startswith("http") or case in NOT_SERVED | NO_ANSWER:
             continue
         status, headers, body = get(web, url)
         assert status == NO_FILE.get(case, 200), url
@@ -169,6 +177,38 @@ def test_a_hang_up_gives_no_answer(web: MiniatureWeb) -> None:
     for url in planted("hang_up"):
         with pytest.raises(http.client.RemoteDisconnected):
             get(web, url)
+
+
+def test_a_mail_server_greets_instead_of_answering(web: MiniatureWeb) -> None:
+    for url in planted("not_http"):
+        with pytest.raises(http.client.BadStatusLine, match="ESMTP"):
+            get(web, url)
+
+
+def test_no_encrypted_connection_comes_about(web: MiniatureWeb) -> None:
+    for url in planted("no_tls"):
+        assert url.startswith("https://")
+    # What a greeting holds is different each time.
+    for _ in range(20):
+        with (
+            socket.create_connection(("127.0.0.1", web.port), timeout=10) as plain,
+            pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"),
+        ):
+            ssl.create_default_context().wrap_socket(plain, server_hostname="old.localhost")
+
+
+def test_what_comes_packed_unasked_is_a_picture(web: MiniatureWeb) -> None:
+    for url in planted("unasked_gzip"):
+        _, headers, body = get(web, url)
+        assert headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(body).startswith(b"\x89PNG")
+
+
+def test_a_damaged_page_cannot_be_unpacked(web: MiniatureWeb) -> None:
+    _, headers, body = get(web, "http://blog.localhost:8417/damaged.html")
+    assert headers["Content-Encoding"] == "gzip"
+    with pytest.raises((zlib.error, OSError)):
+        gzip.decompress(body)
 
 
 def test_a_cut_answer_lacks_half_of_what_it_promised(web: MiniatureWeb) -> None:
@@ -266,6 +306,18 @@ def test_evaluation_sets_are_not_on_the_site_but_for_the_planted_copies() -> Non
     copies = {urlsplit(url).path for url in planted("eval_bytes")}
     assert {host for host, _ in found} == {"mirror.localhost"}
     assert {path for _, path in found} == copies
+
+
+def test_one_evaluation_picture_is_cut_off() -> None:
+    broken = []
+    for path in sorted((WEB / "evalsets").glob("*.zip")):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                try:
+                    Image.open(archive.open(name)).load()
+                except OSError:
+                    broken.append(f"{path.stem}/{name}")
+    assert broken == ["digits/zero/0000-cut-off.png"]
 
 
 def test_every_evaluation_label_and_planted_copy_names_something_of_its_set() -> None:
