@@ -4,6 +4,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -98,7 +99,10 @@ def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
         from_options = given.model_dump(include=given.model_fields_set)
         settings = read_settings(stage.config, {**from_file, **from_options}, where=stage.name)
     space = Workspace(root=options.workspace, drops=options.drops)
-    with space.locked(), make_executor(options.executor, workers=options.workers) as executor:
+    with (
+        space.locked(),
+        closing(make_executor(options.executor, workers=options.workers)) as executor,
+    ):
         stage.run(settings, space, executor)
     if stage.name == "evaluate":
         print_evaluations(space)

@@ -12,6 +12,7 @@ cap = 20000
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -136,6 +137,6 @@ def run_plan(plan: Plan, first: str | None = None, last: str | None = None) -> l
     workspace = Workspace(root=plan.general.workspace, drops=plan.general.drops)
     with (
         workspace.locked(),
-        make_executor(plan.general.executor, workers=plan.general.workers) as executor,
+        closing(make_executor(plan.general.executor, workers=plan.general.workers)) as executor,
     ):
         return [stage.run(plan.stages[stage.name], workspace, executor) for stage in stages]

@@ -5,6 +5,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,10 +64,11 @@ def finish_stage(workspace: Workspace) -> Callable[..., Manifest]:
 @pytest.fixture(params=["inline", "processes", pytest.param("ray", marks=pytest.mark.ray)])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "ray":
-        with request.getfixturevalue("ray_executor") as ray_executor:
+        with closing(request.getfixturevalue("ray_executor")) as ray_executor:
             yield ray_executor
         return
-    with make_executor("local", workers=2 if request.param == "processes" else 0) as local:
+    workers = 2 if request.param == "processes" else 0
+    with closing(make_executor("local", workers=workers)) as local:
         yield local
 
 

@@ -5,24 +5,16 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Generic, Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, TypeVar
 
-from pipeline.errors import ConfigError, StorageError, TaskFailed, WitmillError
+from pipeline.errors import ConfigError
+from pipeline.runtime.attempts import Attempt, Attempts, WorkerDied
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-ATTEMPTS = 3
-
-
-class WorkerDied(RuntimeError):
-    """A worker process ended without an answer."""
 
 
 class Executor(Protocol):
@@ -43,78 +35,6 @@ class Executor(Protocol):
         """Free what the executor holds."""
         ...
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class Attempt(Generic[Task]):
-    """One try at a task; `alone` when it must run with nothing beside it."""
-
-    task: Task
-    number: int = 1
-    alone: bool = False
-
-
-class Attempts(Generic[Task]):
-    """Hands out tasks, those to be tried again first, and keeps count of what failed for good."""
-
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        """Hand out `tasks` in their order."""
-        self._new = iter(tasks)
-        self._again: deque[Attempt[Task]] = deque()
-        self._suspects: deque[Attempt[Task]] = deque()
-        self._failures: list[tuple[Task, BaseException]] = []
-        self._total = 0
-
-    @property
-    def must_run_alone(self) -> bool:
-        """Whether the next task must have nothing beside it."""
-        return bool(self._suspects)
-
-    def take(self) -> Attempt[Task] | None:
-        """Return what to run next, or None if nothing is left at present."""
-        for waiting in (self._suspects, self._again):
-            if waiting:
-                return waiting.popleft()
-        for task in self._new:
-            self._total += 1
-            return Attempt(task)
-        return None
-
-    def failed(self, attempt: Attempt[Task], error: BaseException) -> None:
-        """Put the task back if trying again may help, otherwise remember its failure."""
-        may_change = isinstance(error, StorageError) or not isinstance(error, WitmillError)
-        if may_change and attempt.number < ATTEMPTS:
-            following = replace(attempt, number=attempt.number + 1)
-            (self._suspects if attempt.alone else self._again).append(following)
-        else:
-            self._failures.append((attempt.task, error))
-
-    def suspect(self, attempt: Attempt[Task]) -> None:
-        """Put back a task that ran when a worker died; alone, it will show whether it is the cause."""
-        self._suspects.append(replace(attempt, alone=True))
-
-    def report(self) -> None:
-        """Raise TaskFailed naming the tasks that failed for good, if there are any."""
-        if not self._failures:
-            return
-        first = self._failures[0][1]
-        reason = (
-            str(first) if isinstance(first, WitmillError) else f"{type(first).__name__}: {first}"
-        )
-        names = ", ".join(str(task) for task, _ in self._failures[:5])
-        more = f" and {len(self._failures) - 5} more" if len(self._failures) > 5 else ""
-        raise TaskFailed(
-            f"{len(self._failures)} of {self._total} tasks failed ({names}{more}): {reason}"
-        ) from first
-
 
 class InlineExecutor:
     """Runs tasks one after another in the calling process, for debugging and small work."""
@@ -133,17 +53,6 @@ class InlineExecutor:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class LocalExecutor:
@@ -225,20 +134,6 @@ class LocalExecutor:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._stop()
 
 
 def _start_worker() -> None:

@@ -1,12 +1,14 @@
 """Ray behind the `Executor` interface; imported only when asked for."""
 
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import ray
 
-from pipeline.runtime.executor import ATTEMPTS, Attempt, Attempts, Result, Task
+from pipeline.runtime.attempts import ATTEMPTS, Attempt, Attempts
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class RayExecutor:
@@ -48,14 +50,3 @@ class RayExecutor:
         """Leave the cluster, and end it if it was started here."""
         if self._started and ray.is_initialized():
             ray.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

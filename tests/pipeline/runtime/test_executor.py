@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_a_passing_fault_is_tried_again(executor: Executor, tmp_path: Path) -> N
 def test_a_worker_that_dies_is_named_and_the_others_finish() -> None:
     results: list[int] = []
     death = pytest.raises(TaskFailed, match=r"1 of 6 tasks failed \(3\).*worker process died")
-    with LocalExecutor(2) as executor, death:
+    with closing(LocalExecutor(2)) as executor, death:
         results.extend(executor.map(kill_worker, range(6)))
     assert sorted(results) == [0, 1, 2, 4, 5]
 
