@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -101,9 +102,21 @@ def shared_data() -> Path:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Undo what a shell does to its background jobs: they, and what they start, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, tmp_path: Path) -> str:
+    """Return the URL of an empty place in a bucket, each test its own."""
+    return f"{s3_server}/{tmp_path.name}"
+
+
 @pytest.fixture(scope="session")
-def s3_bucket() -> Iterator[str]:
-    """Serve S3 on loopback and yield the URL of an empty bucket."""
+def s3_server() -> Iterator[str]:
+    """Serve S3 on loopback and yield the URL of a bucket."""
     boto3 = pytest.importorskip("boto3", reason="S3 is tested with boto3 and moto: extra dev")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -207,7 +207,11 @@ def test_a_stopped_command_says_how_to_go_on(tmp_path: Path, ending: signal.Sign
     )
     pq.write_table(table, tmp_path / "many.parquet")
     workspace = tmp_path / "w"
-    command = [*WITMILL, "ingest", str(tmp_path / "many.parquet"), "-w", str(workspace)]
+    plan = tmp_path / "run.toml"
+    plan.write_text(
+        f'workspace = "{workspace}"\n[ingest]\ninputs = ["{tmp_path / "many.parquet"}"]\n'
+    )
+    command = [*WITMILL, "run", str(plan), "--to", "balance"]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
