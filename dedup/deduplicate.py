@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from dedup.buckets import read_bucket, write_buckets, write_whole
-from dedup.evalsets import read_evalsets
+from dedup.evalsets import files_of, read_evalsets
 from dedup.exact import READ, bucket_of, keep_one_of_each, read_rows
 from dedup.links import LINKS, METHODS, follow_all
 from pipeline import schemas
@@ -87,6 +87,7 @@ def run(config: DedupConfig, workspace: Workspace, executor: Executor) -> Manife
 
     Raises:
         ConfigError: if the file of evaluation sets is not as it should be.
+        InputError: if a set holds no pictures or cannot be opened.
         MissingInput: if `download` has not finished.
         TaskFailed: if a part cannot be read or a set cannot be hashed.
     """
@@ -94,8 +95,9 @@ def run(config: DedupConfig, workspace: Workspace, executor: Executor) -> Manife
     from dedup import clusters, decontaminate
 
     evalsets = read_evalsets(config.evalsets) if config.evalsets else ()
-    outside = [config.evalsets, *(s.path for s in evalsets)] if evalsets else []
-    stage = begin("dedup", config, workspace, reads=["download"], files=outside)
+    # Before `begin`, which deletes what an earlier run with other settings made.
+    files = files_of(config.evalsets, evalsets) if evalsets else {}
+    stage = begin("dedup", config, workspace, reads=["download"], files=files)
     if stage.done:
         return stage.done
     buckets = 1 + sum(part.rows for part in stage.parts("download")) // BUCKET_ROWS

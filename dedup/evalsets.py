@@ -15,12 +15,13 @@ import re
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
 from string import Formatter
+from typing import IO
 
 from pyarrow import fs
 from pydantic import Field, field_validator
@@ -96,6 +97,20 @@ def read_evalsets(path: str) -> tuple[EvalSet, ...]:
     return tuple(_read_evalset(path, name, table) for name, table in tables.items())
 
 
+def files_of(path: str, evalsets: Sequence[EvalSet]) -> dict[str, str]:
+    """Make sure that each set can be opened, and return what a stage that reads it depends on.
+
+    That is the path of each set by its name, and the `path` of the TOML file under a name that no set
+    can have. Of a set in an object store only the folder's or zip's list is read.
+
+    Raises:
+        InputError: as `items`, but for damage within a set.
+    """
+    for evalset in evalsets:
+        _pictures(evalset, _names_in(evalset))
+    return {"evaluation sets": path, **{evalset.name: evalset.path for evalset in evalsets}}
+
+
 def items(evalset: EvalSet) -> Iterator[EvalItem]:
     """Yield the pictures of a set, sorted by item; each is read when its turn comes.
 
@@ -106,9 +121,7 @@ def items(evalset: EvalSet) -> Iterator[EvalItem]:
         InputError: the set is absent, empty or broken, or `labels` names a folder it lacks.
     """
     with _open_set(evalset) as (names, read):
-        pictures = sorted(name for name in names if _is_picture(name))
-        _check_pictures(evalset, pictures)
-        for item in pictures:
+        for item in _pictures(evalset, names):
             label = evalset.label(PurePosixPath(item).parent.name)
             yield EvalItem(item=item, label=label, data=read(item))
 
@@ -136,8 +149,14 @@ def _is_picture(name: str) -> bool:
     return visible and path.suffix.lower() in SUFFIXES and path.parent.name != ""
 
 
-def _check_pictures(evalset: EvalSet, pictures: list[str]) -> None:
-    where = f"evaluation set {evalset.name}: {evalset.path}"
+def _where(evalset: EvalSet) -> str:
+    return f"evaluation set {evalset.name}: {evalset.path}"
+
+
+def _pictures(evalset: EvalSet, names: Iterable[str]) -> list[str]:
+    """Return those of the `names` that are pictures of the set, sorted, once they are found in order."""
+    pictures = sorted(name for name in names if _is_picture(name))
+    where = _where(evalset)
     if not pictures:
         raise InputError(f"{where} holds no picture, expected CLASS/NAME.png, .jpg, ...")
     for item, following in pairwise(pictures):
@@ -149,6 +168,7 @@ def _check_pictures(evalset: EvalSet, pictures: list[str]) -> None:
             f"{where} has no class folder {unknown[0]!r} that its labels name, "
             f"expected one of: {', '.join(sorted(folders)[:10])}"
         )
+    return pictures
 
 
 Opened = tuple[list[str], Callable[[str], bytes]]
@@ -157,24 +177,48 @@ Opened = tuple[list[str], Callable[[str], bytes]]
 @contextmanager
 def _open_set(evalset: EvalSet) -> Iterator[Opened]:
     """Yield the names of a set's files and a function that reads one of them."""
-    where = f"evaluation set {evalset.name}: {evalset.path}"
-    system, inner = storage.filesystem(evalset.path)
-    kind = system.get_file_info(inner).type
-    if kind == fs.FileType.Directory:
-        files = {p[len(evalset.path) :].lstrip("/"): p for p in storage.list_inside(evalset.path)}
+    where = _where(evalset)
+    if _is_folder(evalset):
+        files = _files_in(evalset.path)
         yield list(files), lambda name: storage.read_bytes(files[name])
         return
-    if kind != fs.FileType.File:
-        raise InputError(f"{where} does not exist, expected a folder or a zip of class folders")
     with storage.local_copy(evalset.path) as path, _open_zip(path, where=where) as archive:
-        names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
-        yield names, lambda name: _unpack(archive, name, where=where)
+        yield _entries(archive), lambda name: _unpack(archive, name, where=where)
 
 
-def _open_zip(path: str, *, where: str) -> zipfile.ZipFile:
+def _names_in(evalset: EvalSet) -> list[str]:
+    if _is_folder(evalset):
+        return list(_files_in(evalset.path))
+    # Unlike a local copy, this reads of an object no more than the list at its end.
+    with (
+        storage.open_input(evalset.path) as file,
+        _open_zip(file, where=_where(evalset)) as archive,
+    ):
+        return _entries(archive)
+
+
+def _is_folder(evalset: EvalSet) -> bool:
+    system, inner = storage.filesystem(evalset.path)
+    kind = system.get_file_info(inner).type
+    if kind not in (fs.FileType.Directory, fs.FileType.File):
+        raise InputError(
+            f"{_where(evalset)} does not exist, expected a folder or a zip of class folders"
+        )
+    return bool(kind == fs.FileType.Directory)
+
+
+def _files_in(folder: str) -> dict[str, str]:
+    return {path[len(folder) :].lstrip("/"): path for path in storage.list_inside(folder)}
+
+
+def _entries(archive: zipfile.ZipFile) -> list[str]:
+    return [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+
+
+def _open_zip(file: str | IO[bytes], *, where: str) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise InputError(f"{where} is neither a folder nor a readable zip: {error}") from error
 
 

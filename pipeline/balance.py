@@ -74,6 +74,9 @@ def run(config: BalanceConfig, workspace: Workspace, executor: Executor) -> Mani
     stage = begin("balance", config, workspace, reads=("captions", "match"))
     if stage.done:
         return stage.done
+    # In a table, so that another cap makes the stages after this one out of date.
+    rule = pa.table({"cap": [config.cap], "seed": [config.seed]}, schema=schemas.CAP)
+    stage.write_table("cap", rule, schemas.CAP)
     cap = math.ceil(config.cap * config.headroom)
     return _balance(stage, executor, "captions", schemas.CAPTIONS, cap=cap, seed=config.seed)
 
@@ -88,9 +91,9 @@ def rerun(config: RebalanceConfig, workspace: Workspace, executor: Executor) -> 
     stage = begin("rebalance", config, workspace, reads=("dedup", "balance", "match"))
     if stage.done:
         return stage.done
-    before = BalanceConfig.model_validate(stage.inputs["balance"].settings)
+    (rule,) = workspace.read_table("balance", "cap", schemas.CAP).to_pylist()
     return _balance(
-        stage, executor, "dedup", schemas.DEDUPLICATED, cap=before.cap, seed=before.seed
+        stage, executor, "dedup", schemas.DEDUPLICATED, cap=rule["cap"], seed=rule["seed"]
     )
 
 

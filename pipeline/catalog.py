@@ -4,9 +4,8 @@ Nothing is copied: a view reads the parts where they lie. A stage that has not r
 without rows, so that queries written for a whole run work on half of one.
 """
 
-import csv
-import io
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +13,9 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
@@ -26,6 +25,8 @@ from pipeline.runtime.workspace import Workspace
 from pipeline.stages import STAGES
 
 SHOWN_ROWS = 40
+PIPE_WIDTH = 1000
+NARROWEST_COLUMN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,36 +130,38 @@ def run_query(
     """
     if kind == "parquet" and output is None:
         raise ConfigError("--format parquet cannot be printed; give a file with --output")
-    rows = query_table(workspace, query)
-    if output is None and kind == "table":
-        _print_table(rows)
-        return
-    if kind == "table":
+    if kind == "table" and output is not None:
         raise ConfigError("--format table cannot be written; choose csv, json or parquet")
+    if kind == "table":
+        _print_table(query_table(workspace, query, limit=SHOWN_ROWS + 1))
+        return
+    rows = query_table(workspace, query)
+    data = _encode(rows, kind)
     if output is None:
-        sys.stdout.write(_as_text(rows, kind))
-    elif kind == "parquet":
-        with storage.atomic_output(output) as file:
-            pq.write_table(rows, file)
+        sys.stdout.write(data.decode())
     else:
-        storage.write_bytes(output, _as_text(rows, kind).encode())
+        storage.write_bytes(output, data)
+        print(f"{rows.num_rows:,} rows in {output}")
 
 
-def query_table(workspace: Workspace, query: str) -> pa.Table:
-    """Return the rows of one SQL query over the views of `workspace`.
+def query_table(workspace: Workspace, query: str, *, limit: int | None = None) -> pa.Table:
+    """Return the rows, at most `limit`, of one SQL query over the views of `workspace`.
 
     Raises:
-        ConfigError: if DuckDB refuses the query; with its reason.
+        ConfigError: if it is not one query, or DuckDB refuses it; with its reason.
     """
     workspace.require()
     with duckdb.connect() as connection:
         for name, select in view_definitions(workspace, connection).items():
             connection.execute(f'CREATE VIEW "{name}" AS {select}')
         try:
+            statements = len(duckdb.extract_statements(query))
+            if statements != 1:
+                raise ConfigError(f"{statements} statements were given, expected one query")
             relation = connection.sql(query)
             if relation is None:
                 raise ConfigError("the query returns no rows; expected a SELECT, SHOW or DESCRIBE")
-            return relation.to_arrow_table()
+            return (relation if limit is None else relation.limit(limit)).to_arrow_table()
         except duckdb.Error as error:
             raise ConfigError(f"the query failed: {' '.join(str(error).split())}") from error
 
@@ -173,6 +176,9 @@ def view_definitions(
         connection: for a remote workspace, reads the parts through pyarrow instead of DuckDB's own
             extension, which would have to be downloaded.
     """
+    for stage in STAGES:
+        if manifest := workspace.manifest(stage.name):
+            workspace.check_sizes(manifest)
     reader = _Reader(workspace, connection)
     selects = {view.name: reader.select(view.stage, view.table, view.schema) for view in VIEWS}
     selects["query_counts"] = " UNION ALL ".join(
@@ -245,10 +251,9 @@ class _Reader:
         names = ", ".join(f'"{name}"' for name in schema.names)
         if self.connection is not None and storage.is_url(self.workspace.root):
             return f"SELECT {names} FROM {self._register(stage, table, [p.path for p in parts])}"
-        folder = storage.parent(self.workspace.path(parts[0].path))
-        if not storage.is_url(folder):
-            folder = str(Path(folder).resolve())
-        return f"SELECT {names} FROM read_parquet({_literal(_escape(folder) + '/*.parquet')})"
+        files = ", ".join(_literal(_escape(self.workspace.path(part.path))) for part in parts)
+        # Without the last option a folder called caption=1 above the workspace would become a column.
+        return f"SELECT {names} FROM read_parquet([{files}], hive_partitioning = false)"
 
     def _register(self, stage: str, table: str, paths: list[str]) -> str:
         name = f"parts_{stage}_{table}"
@@ -288,31 +293,42 @@ def _sql_type(kind: pa.DataType) -> str:
     }[str(kind)]
 
 
-def _as_text(rows: pa.Table, kind: str) -> str:
-    with duckdb.connect() as connection:
+def _encode(rows: pa.Table, kind: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="witmill-") as folder, duckdb.connect() as connection:
+        target = Path(folder) / "rows"
         connection.register("rows", rows)
-        frame = connection.sql("SELECT * FROM rows")
-        if kind == "json":
-            lines = connection.sql("SELECT to_json(rows) FROM rows").fetchall()
-            return "".join(f"{line[0]}\n" for line in lines)
-        return _csv(frame)
-
-
-def _csv(frame: duckdb.DuckDBPyRelation) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(frame.columns)
-    writer.writerows(frame.fetchall())
-    return buffer.getvalue()
+        connection.execute(f"COPY rows TO {_literal(target)} (FORMAT {kind})")
+        return target.read_bytes()
 
 
 def _print_table(rows: pa.Table) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows.column_names:
-        table.add_column(name, overflow="fold")
-    for row in rows.slice(0, SHOWN_ROWS).to_pylist():
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console = Console(highlight=False)
-    console.print(table, markup=False)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    shown = rows.slice(0, SHOWN_ROWS)
+    cells = [[_printable(value) for value in column.to_pylist()] for column in shown.columns]
+    if rows.num_columns * NARROWEST_COLUMN > console.width:
+        _print_records(console, rows.column_names, cells)
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in rows.column_names:
+            table.add_column(Text(name), overflow="fold")
+        for row in zip(*cells, strict=True):
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
     if len(rows) > SHOWN_ROWS:
-        console.print(f"{SHOWN_ROWS} of {len(rows):,} rows; --format csv prints all")
+        console.print(f"only the first {SHOWN_ROWS} rows are shown; --format csv prints all")
+
+
+def _print_records(console: Console, names: list[str], cells: list[list[str]]) -> None:
+    width = max(len(name) for name in names)
+    for row in zip(*cells, strict=True):
+        for name, cell in zip(names, row, strict=True):
+            console.print(Text(f"{name:<{width}}  {cell}"), soft_wrap=True)
+        console.print()
+
+
+def _printable(value: Any) -> str:
+    """Return `value` as text with whatever could steer a terminal written out."""
+    text = "" if value is None else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -13,6 +13,7 @@ import pydantic
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import ValidationError
 
+import pipeline
 from pipeline import plan as plans
 from pipeline.errors import WitmillError
 from pipeline.runtime.executor import make_executor
@@ -29,7 +30,8 @@ app = App(
 
     Start with `witmill demo`; docs/ in the repository go on from there.""",
     help_format="markdown",
-    version_flags=["--version"],
+    version=pipeline.__version__,
+    default_parameter=Parameter(consume_multiple=True, negative_iterable=()),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
@@ -56,32 +58,40 @@ class StageOptions:
 
     workspace: WorkspaceOption
     config: Annotated[
-        str | None, Parameter(help="TOML file with the same settings; options given here win")
+        str | None,
+        Parameter(help="TOML file of a run, see `witmill run`; options given here win"),
     ] = None
-    executor: ExecutorOption = "local"
+    executor: Annotated[
+        Literal["local", "ray"] | None,
+        Parameter(help="processes on this machine (the default), or a Ray cluster"),
+    ] = None
     workers: WorkersOption = None
     drops: Annotated[
-        Literal["all", "sample"], Parameter(help="keep every dropped row, or 100 a reason and part")
-    ] = "all"
+        Literal["all", "sample"] | None,
+        Parameter(help="keep every dropped row (the default), or 100 a reason and part"),
+    ] = None
 
 
 def _stage_command(stage: Stage) -> Callable[..., int]:
     defaults = stage.config()
 
-    def command(*, settings: Any = defaults, options: StageOptions) -> int:
+    def without_settings(*, options: StageOptions) -> int:
+        return _run_stage(stage, defaults, options)
+
+    def with_settings(*, settings: Any = defaults, options: StageOptions) -> int:
         return _run_stage(stage, settings, options)
 
-    def command_with_arguments(
-        *arguments: str, settings: Any = defaults, options: StageOptions
-    ) -> int:
+    def with_arguments(*arguments: str, settings: Any = defaults, options: StageOptions) -> int:
         if arguments:
             settings = settings.model_copy(update={stage.arguments: arguments})
         return _run_stage(stage, settings, options)
 
-    chosen = command_with_arguments if stage.arguments else command
-    chosen.__annotations__["settings"] = Annotated[stage.config, Parameter(name="*")]
-    chosen.__doc__ = _stage_help(stage)
-    return chosen
+    command: Callable[..., int] = without_settings
+    if stage.config.model_fields:
+        command = with_arguments if stage.arguments else with_settings
+        command.__annotations__["settings"] = Annotated[stage.config, Parameter(name="*")]
+    command.__doc__ = _stage_help(stage)
+    return command
 
 
 def _stage_help(stage: Stage) -> str:
@@ -93,15 +103,23 @@ def _stage_help(stage: Stage) -> str:
 
 
 def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
-    settings = given
+    general, settings = plans.RunConfig(), given
     if options.config is not None:
-        from_file = plans.read_tables(options.config).get(stage.name, {})
-        from_options = given.model_dump(include=given.model_fields_set)
+        plan = plans.read_plan(options.config)
+        from_file = plan.stages[stage.name].model_dump(exclude_unset=True)
+        from_options = given.model_dump(exclude_unset=True)
         settings = read_settings(stage.config, {**from_file, **from_options}, where=stage.name)
-    space = Workspace(root=options.workspace, drops=options.drops)
+        general = plan.general
+    overrides = {"executor": options.executor, "workers": options.workers, "drops": options.drops}
+    general = general.model_copy(
+        update={name: value for name, value in overrides.items() if value is not None}
+    )
+    space = Workspace(root=options.workspace, drops=general.drops)
+    if stage.reads:
+        space.require()
     with (
         space.locked(),
-        closing(make_executor(options.executor, workers=options.workers)) as executor,
+        closing(make_executor(general.executor, workers=general.workers)) as executor,
     ):
         stage.run(settings, space, executor)
     if stage.name == "evaluate":

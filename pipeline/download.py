@@ -67,7 +67,7 @@ class DownloadConfig(Settings):
     """requests at a time to one host, in each worker process"""
     user_agent: str = Field("witmill/0.1", pattern=r"^[\x21-\x7e][\x20-\x7e]*$")
     """name and version under which to ask; owners may address the name in X-Robots-Tag"""
-    contact: str = Field("", pattern=r"^[\x20-\x7e]*$")
+    contact: str = pace("", pattern=r"^[\x20-\x7e]*$")
     """page or mail address of whoever runs this, sent along so that owners can complain"""
     allow_addresses: tuple[str, ...] = ()
     """address ranges to reach although they are not public, such as 10.1.0.0/16"""

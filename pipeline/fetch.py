@@ -41,9 +41,13 @@ class FetchRefused(Exception):
 
     def __init__(self, reason: str, detail: str | None = None) -> None:
         """Remember why."""
-        super().__init__(reason if detail is None else f"{reason}: {detail}")
+        # Both as `args`: by them an exception is made again in another process.
+        super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.reason if self.detail is None else f"{self.reason}: {self.detail}"
 
 
 @dataclass(frozen=True, kw_only=True)

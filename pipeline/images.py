@@ -58,9 +58,13 @@ class ImageRefused(Exception):
 
     def __init__(self, reason: str, detail: str) -> None:
         """Remember why."""
-        super().__init__(f"{reason}: {detail}")
+        # Both as `args`: by them an exception is made again in another process.
+        super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Read crawls and tables into pairs of an image URL and a caption, each pair once."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from pipeline.inputs import (
     Kind,
     detect,
     expand,
-    open_content,
     open_text,
 )
 from pipeline.pairs import Reference, Skipped, pair_ids
@@ -36,7 +36,7 @@ from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stage import StageRun, TaskOutput, begin
-from pipeline.runtime.workspace import Workspace
+from pipeline.runtime.workspace import MANIFEST, Workspace
 from pipeline.tables import (
     ColumnChoice,
     parquet_columns,
@@ -122,7 +122,8 @@ def run(config: IngestConfig, workspace: Workspace, executor: Executor) -> Manif
 
     Raises:
         ConfigError: if no input is given.
-        InputError: if a local file is nothing that witmill reads, or lacks a column.
+        InputError: if a local file is nothing that witmill reads, lacks a column, or was written by
+            a stage of this workspace.
         StorageError: if an input is not there.
         TaskFailed: if an input cannot be read.
     """
@@ -131,10 +132,14 @@ def run(config: IngestConfig, workspace: Workspace, executor: Executor) -> Manif
             "ingest.inputs is empty, expected files, folders, patterns or URLs of crawls or tables"
         )
     inputs = expand(config.inputs)
-    stage = begin("ingest", config, workspace, files=[file.path for file in inputs])
+    # Before `begin`, which deletes what an earlier run with other settings made.
+    _check_places(inputs, workspace)
+    pieces = [(file, groups) for file in inputs for groups in _split(file, _choice(config))]
+    files = {file.source: file.path for file in inputs}
+    stage = begin("ingest", config, workspace, files=files)
     if stage.done:
         return stage.done
-    chunks = stage.map(executor, "read", read_input, _read_tasks(stage, config, inputs))
+    chunks = stage.map(executor, "read", read_input, _read_tasks(stage, config, pieces))
     pairs, drops, keys = (
         [part for outcome in chunks for part in outcome.parts[table]]
         for table in ("pairs", "drops", "keys")
@@ -148,9 +153,29 @@ def run(config: IngestConfig, workspace: Workspace, executor: Executor) -> Manif
     return stage.finish(stage.map(executor, "write", write_part, tasks))
 
 
-def _read_tasks(stage: StageRun, config: IngestConfig, inputs: Sequence[Input]) -> list[ReadTask]:
+def _check_places(inputs: Sequence[Input], workspace: Workspace) -> None:
+    root = f"{_place(workspace.root)}/"
+    own: dict[str, str] = {}
+    for file in inputs:
+        folder, below, _ = _place(file.path).removeprefix(root).partition("/")
+        if below and _place(file.path).startswith(root):
+            own.setdefault(folder, file.path)
+    for folder, path in own.items():
+        if folder == "ingest" or storage.exists(workspace.path(folder, MANIFEST)):
+            raise InputError(
+                f"{path} belongs to the stage {folder} of this workspace, which replaces its files; "
+                "expected inputs from elsewhere, or another workspace"
+            )
+
+
+def _place(path: str) -> str:
+    return path.rstrip("/") if storage.is_url(path) else os.path.realpath(storage.local_path(path))
+
+
+def _read_tasks(
+    stage: StageRun, config: IngestConfig, pieces: Sequence[tuple[Input, RowGroups | None]]
+) -> list[ReadTask]:
     folder = stage.scratch("read")
-    pieces = [(file, groups) for file in inputs for groups in _split(file, _choice(config))]
     return [
         ReadTask(input=file, groups=groups, config=config, folder=folder, output=stage.output(i))
         for i, (file, groups) in enumerate(pieces)
@@ -284,7 +309,7 @@ def _read_lines(
     file: BinaryIO, kind: Kind, name: str, choice: ColumnChoice
 ) -> Iterator[Reference | Skipped]:
     if kind == "jsonl":
-        return read_json_lines(open_content(file), choice, table=name)
+        return read_json_lines(open_text(file), choice, table=name)
     delimiter = "," if kind == "csv" else "\t"
     return read_delimited(open_text(file), delimiter, choice, table=name)
 

@@ -116,7 +116,10 @@ class _Borrowed(io.RawIOBase):
 
 
 def open_text(file: BinaryIO) -> IO[str]:
-    """Return the text of `file`: UTF-16 if it is marked so, else UTF-8; wrong bytes become U+FFFD."""
+    """Return the text of `file`: UTF-16 if it is marked so, else UTF-8; wrong bytes become U+FFFD.
+
+    Line ends stay as they are.
+    """
     is_utf16 = open_content(file).read(2) in _UTF16
     encoding = "utf-16" if is_utf16 else "utf-8-sig"
     return io.TextIOWrapper(open_content(file), encoding, errors="replace", newline="")
@@ -139,11 +142,19 @@ def _text_kind(head: bytes) -> Kind | None:
     if head.startswith(_UTF16):
         head = head.decode("utf-16", "replace").encode()
     head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head or b"\0" in head:
+    if not head:
+        return None
+    line = head.splitlines()[0]
+    if _is_binary(head, line):
         return None
     if head.startswith(b"{"):
         return "jsonl"
-    line = head.splitlines()[0]
     if b"\t" in line:
         return "tsv"
     return "csv" if b"," in line else None
+
+
+def _is_binary(head: bytes, line: bytes) -> bool:
+    # Real tables hold a stray zero byte here and there. Compressed data has one in 256 bytes, and most
+    # kinds of binary file several at the very beginning.
+    return line.count(0) > 1 or head.count(0) > 16 + len(head) // 512

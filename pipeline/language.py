@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -73,10 +74,11 @@ def run(config: LanguageConfig, workspace: Workspace, executor: Executor) -> Man
         TaskFailed: if a part cannot be read or written.
     """
     path = config.model or find_model()
-    stage = begin("language", config, workspace, reads=["match"], files=[path])
+    # Before `begin`, which deletes what an earlier run with other settings made.
+    check_languages(config, load_model(path))
+    stage = begin("language", config, workspace, reads=["match"], files={"model": path})
     if stage.done:
         return stage.done
-    check_languages(config, load_model(path))
     tasks = [
         LanguageTask(part=part, config=config, model=path, output=stage.output(i))
         for i, part in enumerate(stage.parts("match"))
@@ -125,17 +127,25 @@ def check_languages(config: LanguageConfig, model: Model) -> None:
     """Make sure that some language is wanted and that `model` knows all that are.
 
     Raises:
-        ConfigError: naming those it does not know.
+        ConfigError: naming those it does not know, and codes that look like them.
     """
     if not config.languages:
         raise ConfigError('language.languages is empty, expected ISO 639 codes such as "en"')
     known = {label.removeprefix(_LABEL) for label in model.predict("a", k=-1, threshold=-1.0)[0]}
     unknown = [code for code in config.languages if code not in known]
     if unknown:
+        alike = {code for name in unknown for code in _codes_like(name, known)}
+        such_as = f", such as {', '.join(sorted(alike))}" if alike else ""
         raise ConfigError(
-            f"language.languages names {', '.join(unknown)}, expected codes of the model: "
-            f"{', '.join(sorted(known))}"
+            f"language.languages names {', '.join(unknown)}, expected some of the {len(known)} "
+            f"ISO 639 codes that the model knows{such_as}"
         )
+
+
+def _codes_like(name: str, known: Iterable[str]) -> list[str]:
+    # "english", "eng" and "en-US" begin with what is meant; most else as short as a code is chance.
+    name, codes = name.lower(), sorted(known)
+    return [c for c in codes if name.startswith(c)] or get_close_matches(name, codes, cutoff=0.6)
 
 
 def identify_part(task: LanguageTask) -> Outcome:

@@ -62,10 +62,11 @@ def run(config: MatchConfig, workspace: Workspace, executor: Executor) -> Manife
         TaskFailed: if a part cannot be matched.
     """
     path = str(BUILTIN) if config.queries == "builtin" else config.queries
-    stage = begin("match", config, workspace, reads=("ingest",), files=(path,))
+    # Before `begin`, which deletes what an earlier run with other settings made.
+    queries = read_queries(config.queries, rules=config.rules)
+    stage = begin("match", config, workspace, reads=("ingest",), files={"queries": path})
     if stage.done:
         return stage.done
-    queries = read_queries(config.queries, rules=config.rules)
     written = stage.write_table("queries", queries, schemas.QUERIES)
     tasks = [
         MatchTask(part=part, queries=written, rules=config.rules, output=stage.output(i))

@@ -90,6 +90,7 @@ def _schemas() -> list[tuple[str, pa.Schema]]:
             ("QUERIES", "match/queries, and query lists", schemas.QUERIES),
             ("LANGUAGES", "language, captions", schemas.LANGUAGES),
             ("BALANCED", "balance", schemas.BALANCED),
+            ("CAP", "balance/cap", schemas.CAP),
             ("QUERY_COUNTS", "balance/query_counts, rebalance/query_counts", schemas.QUERY_COUNTS),
             ("DOWNLOADED", "download, dedup, rebalance", schemas.DOWNLOADED),
             ("DUPLICATES", "dedup/duplicates", schemas.DUPLICATES),

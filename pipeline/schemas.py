@@ -23,13 +23,13 @@ QUERIES = pa.schema(
         _column(
             "source",
             pa.string(),
-            "first source that gave it: wordnet, unigram, bigram, title, number, user",
+            "first source that gave it: wordnet, unigram, bigram, title or user",
         ),
         _column("count", pa.int64(), "occurrences in the source's corpus", nullable=True),
         _column(
             "score",
             pa.float64(),
-            "what the source ranks by: PMI in bits, views, ...",
+            "what the source ranks by, see docs/queries.md",
             nullable=True,
         ),
     ]
@@ -90,12 +90,27 @@ BALANCED = _extend(
     ),
 )
 
+CAP = pa.schema(
+    [
+        _column("cap", pa.int64(), "pairs that a query may keep in the end"),
+        _column("seed", pa.int64(), "of the priorities"),
+    ]
+)
+
 QUERY_COUNTS = pa.schema(
     [
         _column("query_id", pa.int32(), "id into QUERIES"),
         _column("matched", pa.int64(), "pairs whose caption contains the query"),
-        _column("selected", pa.int64(), "pairs kept on account of the query, at most the cap"),
-        _column("present", pa.int64(), "kept pairs whose caption contains the query"),
+        _column(
+            "selected",
+            pa.int64(),
+            "pairs that the query chose: at most cap times headroom at balance, at most cap at rebalance",
+        ),
+        _column(
+            "present",
+            pa.int64(),
+            "kept pairs whose caption contains the query, whichever query chose them",
+        ),
         _column(
             "threshold",
             pa.uint64(),

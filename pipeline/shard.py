@@ -52,8 +52,21 @@ class ShardTask:
     output: TaskOutput
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerifyTask:
+    """One tar of stored images to hash."""
+
+    images: Part
+    output: TaskOutput
+
+
 def run(config: ShardConfig, workspace: Workspace, executor: Executor) -> Manifest:
-    """Write the pairs that "rebalance" kept as tars of equal size."""
+    """Write the pairs that "rebalance" kept as tars of equal size.
+
+    Raises:
+        MissingInput: if `rebalance` has not finished.
+        TaskFailed: if a tar of stored images is not what `download` wrote.
+    """
     stage = begin("shard", config, workspace, reads=["rebalance", "download"])
     if stage.done:
         return stage.done
@@ -61,7 +74,18 @@ def run(config: ShardConfig, workspace: Workspace, executor: Executor) -> Manife
         ShardTask(slices=slices, config=config, output=stage.output(i))
         for i, slices in enumerate(cut(stage.parts("rebalance"), config.samples_per_shard))
     ]
+    verifying = [
+        VerifyTask(images=part, output=stage.output(i))
+        for i, part in enumerate(stage.parts("download", "images"))
+    ]
+    stage.map(executor, "verify", verify_images, verifying)
     return stage.finish(stage.map(executor, "shard", write_shard, tasks))
+
+
+def verify_images(task: VerifyTask) -> Outcome:
+    """Hash one tar of stored images, which are then read piece by piece."""
+    task.output.workspace.verify(task.images)
+    return Outcome()
 
 
 def cut(parts: list[Part], samples: int) -> list[tuple[Slice, ...]]:

@@ -1,9 +1,10 @@
 """The funnel of a workspace: what each stage read, kept and dropped, and why."""
 
+import shutil
+import textwrap
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -51,30 +52,35 @@ def render(statuses: list[StageStatus], root: str) -> RenderableType:
             lines.append(Text(f"{status.name:<12}{status.state:>11}", "dim"))
             continue
         cells = _cells(status.manifest)
-        lines.append(Text(f"{status.name:<12}" + "".join(f"{cell:>11}" for cell in cells)))
-        if reasons := _reasons(status.manifest):
-            lines.append(Padding(Text(reasons, "dim"), (0, 0, 0, 4)))
+        name = status.name + (" *" if status.state == "out of date" else "")
+        lines.append(Text(f"{name:<12}" + "".join(f"{cell:>11}" for cell in cells)))
+        lines += [Text(f"    {line}", "dim") for line in _reasons(status.manifest)]
     late = [status.name for status in statuses if status.state == "out of date"]
     if late:
-        lines.append(Text(f"out of date, run again: {', '.join(late)}", "yellow"))
+        lines.append(Text(f"* out of date, run again: {', '.join(late)}", "yellow"))
     return Group(*lines)
 
 
 def _cells(manifest: Manifest) -> list[str]:
     kept = f"{manifest.rows_out / manifest.rows_in:.1%}" if manifest.rows_in else "-"
-    rate = manifest.rows_in / manifest.wall_seconds if manifest.wall_seconds else 0.0
+    # The time of a run that others had prepared says nothing about the rate.
+    is_whole = manifest.wall_seconds and not manifest.resumed_tasks
+    rate = f"{manifest.rows_in / manifest.wall_seconds:,.0f}" if is_whole else "-"
     return [
         f"{manifest.rows_in:,}",
         f"{manifest.rows_out:,}",
         kept,
-        f"{rate:,.0f}",
+        rate,
         f"{manifest.wall_seconds:,.1f}",
     ]
 
 
-def _reasons(manifest: Manifest) -> str:
+def _reasons(manifest: Manifest) -> list[str]:
     drops = sorted(manifest.drops.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{reason} {count:,}" for reason, count in drops)
+    # A no-break space keeps a reason and its count on one line while lines are broken.
+    text = ", ".join(f"{reason}\N{NO-BREAK SPACE}{count:,}" for reason, count in drops)
+    width = shutil.get_terminal_size().columns - 6
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(text, max(width, 40))]
 
 
 def print_status(workspace: Workspace) -> None:

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Any, NamedTuple
 
 import orjson
@@ -20,7 +20,9 @@ CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "descrip
 PAGE_COLUMNS = ("page_url", "page", "source_url", "referrer")
 
 _BATCH_ROWS = 8192
-_MAX_LINE_BYTES = 16 << 20
+_NAMING_LINES = 1000
+_MAX_LINE_CHARACTERS = 16 << 20
+_SEEN_CHARACTERS = 100
 _HTTP = ("http://", "https://")
 
 
@@ -76,10 +78,15 @@ def parquet_columns(schema: pa.Schema, choice: ColumnChoice, *, table: str) -> C
     """Return the columns to read from a Parquet file.
 
     Raises:
-        InputError: if there are none, or one does not hold text.
+        InputError: if there are none, or one does not hold text or shares its name.
     """
     columns = find_columns(schema.names, choice, table=table)
     for name in columns:
+        if name is not None and schema.names.count(name) > 1:
+            raise InputError(
+                f'{table} has {schema.names.count(name)} columns "{name}", expected one; '
+                "rename the others, or name another with --url-column or --caption-column"
+            )
         if name is not None and not _is_text(schema.field(name).type):
             raise InputError(
                 f'{table} has {schema.field(name).type} in its column "{name}", expected text; '
@@ -199,43 +206,70 @@ def _read_rows(
             yield Skipped("broken_record", number, f"{len(fields)} fields, expected {width}")
 
 
+class _Line(NamedTuple):
+    """A line that is not blank; `values` is None where it holds no object."""
+
+    number: int
+    text: str
+    values: Mapping[str, Any] | None
+
+
 def read_json_lines(
-    lines: IO[bytes], choice: ColumnChoice, *, table: str
+    text: IO[str], choice: ColumnChoice, *, table: str
 ) -> Iterator[Reference | Skipped]:
-    """Yield a pair or drop per line that is not blank; the first object names the columns.
+    """Yield a pair or drop per line that is not blank.
+
+    The objects of the first 1,000 lines name the columns together, as many writers leave out nulls.
 
     Raises:
         InputError: as `find_columns`.
     """
+    lines = _parse_lines(text)
+    first = list(_first_lines(lines))
+    names = list(dict.fromkeys(name for line in first for name in line.values or ()))
     columns: Columns | None = None
+    for line in chain(first, lines):
+        if line.values is None:
+            yield Skipped("broken_record", line.number, line.text[:_SEEN_CHARACTERS])
+            continue
+        columns = columns or find_columns(names or list(line.values), choice, table=table)
+        url, caption, page = (_text_or_none(line.values, name) for name in columns)
+        yield refer(url, caption, page, line.number)
+
+
+def _first_lines(lines: Iterator[_Line]) -> Iterator[_Line]:
+    characters = 0
+    for line in islice(lines, _NAMING_LINES):
+        yield line
+        characters += len(line.text)
+        if characters > _MAX_LINE_CHARACTERS:
+            return
+
+
+def _parse_lines(text: IO[str]) -> Iterator[_Line]:
     number = -1
-    while line := lines.readline(_MAX_LINE_BYTES):
+    while line := text.readline(_MAX_LINE_CHARACTERS):
         number += 1
         if line.isspace():
             continue
         values = _parse_line(line)
-        if values is None:
-            if len(line) == _MAX_LINE_BYTES:
-                _skip_line(lines)
-            yield Skipped("broken_record", number, line[:100].decode("utf-8", "replace"))
-            continue
-        columns = columns or find_columns(list(values), choice, table=table)
-        texts = [_text_or_none(values, name) for name in columns]
-        yield refer(texts[0], texts[1], texts[2], number)
+        if values is None and len(line) == _MAX_LINE_CHARACTERS:
+            _skip_line(text)
+        yield _Line(number, line, values)
 
 
-def _skip_line(lines: IO[bytes]) -> None:
-    while (line := lines.readline(_MAX_LINE_BYTES)) and not line.endswith(b"\n"):
+def _skip_line(text: IO[str]) -> None:
+    while (line := text.readline(_MAX_LINE_CHARACTERS)) and not line.endswith(("\n", "\r")):
         pass
 
 
-def _parse_line(line: bytes) -> Mapping[str, Any] | None:
+def _parse_line(line: str) -> Mapping[str, Any] | None:
     try:
         values = orjson.loads(line)
     except orjson.JSONDecodeError:
         # orjson refuses lone surrogates, which real captions contain.
         try:
-            values = json.loads(line.decode("utf-8", "replace"))
+            values = json.loads(line)
         except (ValueError, RecursionError):
             return None
     return values if isinstance(values, dict) else None

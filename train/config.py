@@ -39,11 +39,11 @@ class TrainConfig(Settings):
     """seed of the first weights, the samples' order and the crops"""
     shuffle_window: int = Field(131_072, ge=1)
     """samples shuffled together: whole shards in random order, until this many; bounds the index in memory"""
-    max_broken: float = Field(0.1, ge=0, le=1)
+    max_broken: float = pace(0.1, ge=0, le=1)
     """share of a batch that may be broken before the run stops"""
-    checkpoint_every: int = Field(500, ge=1)
+    checkpoint_every: int = pace(500, ge=1)
     """steps from one checkpoint to the next"""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = pace(2, ge=1)
     """newest checkpoints kept"""
     device: Device = "auto"
     """where to compute; auto: cuda where there is one"""
@@ -107,7 +107,8 @@ def make_plan(config: TrainConfig, samples: int) -> Plan:
     warmup_steps = _chosen(config.warmup_steps, recipe.warmup_steps)
     if batch_size > samples:
         raise ConfigError(
-            f"train.batch_size is {batch_size}, expected at most the {samples} samples of the shards"
+            f"train.batch_size is {batch_size}, expected at most the {samples} samples of the shards; "
+            "name a smaller --batch-size, or a small model such as --model ViT-mini"
         )
     # The last batch is filled from the start of one more epoch.
     whole = -(-_chosen(config.epochs, recipe.epochs) * samples // batch_size)

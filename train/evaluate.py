@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dedup.evalsets import EvalSet, items, read_evalsets
+from dedup.evalsets import EvalSet, files_of, items, read_evalsets
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
 from pipeline.images import ImageRefused, decode
@@ -59,7 +59,7 @@ def run(config: EvaluateConfig, workspace: Workspace, executor: Executor) -> Man
     if not config.evalsets:
         raise ConfigError("evaluate.evalsets is not set, expected a TOML file that names the sets")
     evalsets = read_evalsets(config.evalsets)
-    files = [config.evalsets, *(evalset.path for evalset in evalsets)]
+    files = files_of(config.evalsets, evalsets)
     stage = begin("evaluate", config, workspace, reads=["train"], files=files)
     if stage.done:
         return stage.done

@@ -41,7 +41,7 @@ def run(config: TrainConfig, workspace: Workspace, executor: Executor) -> Manife
     """
     # Before `begin`, which deletes what an earlier run with other settings made.
     plan = make_plan(config, sum(part.rows for part in workspace.finished("shard").parts))
-    files = [config.initial] if config.initial else []
+    files = {"initial": config.initial} if config.initial else {}
     stage = begin("train", config, workspace, reads=["shard"], files=files)
     if stage.done:
         return stage.done

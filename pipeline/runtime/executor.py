@@ -161,6 +161,8 @@ def make_executor(kind: Literal["local", "ray"], *, workers: int | None = None) 
     if workers is not None and workers < 0:
         raise ConfigError(f"workers is {workers}, expected 0 or more")
     if kind == "ray":
+        if workers == 0:
+            raise ConfigError("workers is 0, expected 1 or more tasks in flight on Ray")
         try:
             from pipeline.runtime.ray_executor import RayExecutor
         except ModuleNotFoundError as error:

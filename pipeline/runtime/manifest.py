@@ -57,10 +57,12 @@ class Manifest:
         fingerprint: of the settings and of everything read.
         settings: the stage's config as plain values.
         inputs: content of each earlier stage that was read.
-        files: state of each outside file that was read, by path.
+        files: state of each outside file that was read, by name.
         tables: files written, by table.
         schemas: columns of each table: name, type, meaning.
-        wall_seconds, cpu_seconds: of all runs that contributed, retries included.
+        resumed_tasks: tasks that earlier, interrupted runs had finished.
+        wall_seconds: of the run that finished the stage.
+        cpu_seconds: of that run, and of the tasks of earlier ones.
     """
 
     format: int
@@ -76,6 +78,7 @@ class Manifest:
     tables: Mapping[str, list[Part]]
     schemas: Mapping[str, list[dict[str, str]]]
     versions: Mapping[str, str]
+    resumed_tasks: int
     wall_seconds: float
     cpu_seconds: float
 
@@ -86,9 +89,10 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """Digest of everything the stage wrote: equal bytes, equal content."""
+        """Digest of everything the stage wrote for others to read, which the dropped rows are not."""
+        tables = {name: parts for name, parts in self.tables.items() if name != DROPS}
         return digest(
-            {name: [(p.path, p.sha256) for p in self.tables[name]] for name in self.tables}
+            {name: [(part.path, part.sha256) for part in parts] for name, parts in tables.items()}
         )
 
     def to_json(self) -> str:

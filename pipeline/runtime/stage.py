@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 
 import pipeline
 from pipeline import schemas
-from pipeline.errors import AccountingError
+from pipeline.errors import AccountingError, InputError
 from pipeline.runtime import manifest as manifests
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome, Part, digest
 from pipeline.runtime.progress import Progress, say
+from pipeline.runtime.receipts import Job, read_receipts, run_job
 from pipeline.runtime.settings import Settings, pace_settings
 from pipeline.runtime.workspace import MANIFEST, Workspace
 
@@ -33,6 +34,7 @@ Task = TypeVar("Task")
 
 SAMPLED_DROPS = 100
 _RUN = "_run"
+_BEGUN = f"{_RUN}/begun.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,36 +99,6 @@ class TaskOutput:
         return drops.take(pa.array(sorted(rows), pa.int64()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job(Generic[Task]):
-    step: str
-    index: int
-    work: Callable[[Task], Outcome]
-    task: Task
-    receipt: str
-    parent: int
-
-    def __str__(self) -> str:
-        return f"{self.step} {self.index}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Receipt:
-    index: int
-    outcome: Outcome
-    cpu_seconds: float
-
-
-def _run_job(job: _Job[Task]) -> _Receipt:
-    begun = time.process_time()
-    outcome = job.work(job.task)
-    # Run in the parent itself, the time is part of the parent's own.
-    seconds = 0.0 if os.getpid() == job.parent else time.process_time() - begun
-    receipt = _Receipt(index=job.index, outcome=outcome, cpu_seconds=seconds)
-    storage.write_bytes(job.receipt, json.dumps(asdict(receipt)).encode())
-    return receipt
-
-
 @dataclass(kw_only=True)
 class StageRun:
     """One stage at work in one workspace.
@@ -145,6 +117,7 @@ class StageRun:
     _begun: float = field(default_factory=time.monotonic)
     _cpu_begun: float = field(default_factory=time.process_time)
     _worker_cpu_seconds: float = 0.0
+    _resumed_tasks: int = 0
     _tables: dict[str, list[Part]] = field(default_factory=dict)
     _schemas: dict[str, pa.Schema] = field(default_factory=dict)
 
@@ -184,42 +157,22 @@ class StageRun:
         Raises:
             TaskFailed: naming the tasks that failed, after the others have ended.
         """
-        receipts = self._receipts(step)
+        folder = self.workspace.path(self.name, _RUN, "receipts")
+        receipts = read_receipts(folder, step)
+        self._resumed_tasks += len(receipts)
         jobs = [
-            _Job(
-                step=step,
-                index=i,
-                work=work,
-                task=task,
-                receipt=self._receipt_path(step, i),
-                parent=os.getpid(),
-            )
+            Job(step=step, index=i, work=work, task=task, folder=folder, parent=os.getpid())
             for i, task in enumerate(tasks)
             if i not in receipts
         ]
         title = self.name if step == self.name else f"{self.name}: {step}"
         with Progress(title, len(tasks), done=len(tasks) - len(jobs)) as progress:
-            for receipt in executor.map(_run_job, jobs):
+            for receipt in executor.map(run_job, jobs):
                 receipts[receipt.index] = receipt
                 outcome = receipt.outcome
                 progress.advance(rows=outcome.rows_in, drops=sum(outcome.drops.values()))
         self._worker_cpu_seconds += sum(r.cpu_seconds for r in receipts.values())
         return [receipts[i].outcome for i in range(len(tasks))]
-
-    def _receipt_path(self, step: str, index: int) -> str:
-        return self.workspace.path(self.name, _RUN, "receipts", f"{step}-{index:05d}.json")
-
-    def _receipts(self, step: str) -> dict[int, _Receipt]:
-        folder = self.workspace.path(self.name, _RUN, "receipts")
-        if not storage.exists(folder):
-            return {}
-        receipts = {}
-        for path in storage.list_inside(folder):
-            if path.rpartition("/")[2].rpartition("-")[0] == step:
-                values = json.loads(storage.read_bytes(path))
-                outcome = Outcome.from_json(values["outcome"])
-                receipts[values["index"]] = _Receipt(**{**values, "outcome": outcome})
-        return receipts
 
     def write_table(self, name: str, table: pa.Table, schema: pa.Schema) -> Part:
         """Write one file of a side table that belongs to no task."""
@@ -259,16 +212,18 @@ class StageRun:
             rows_out=rows_out,
             drops=dict(sorted(drops.items())),
             counters=dict(sorted(counters.items())),
-            tables={name: sorted(parts, key=lambda p: p.path) for name, parts in tables.items()},
+            tables={name: sorted(parts, key=_place) for name, parts in tables.items()},
             schemas={name: self._schema_of(parts) for name, parts in tables.items() if parts},
             versions=_versions(),
+            resumed_tasks=self._resumed_tasks,
             wall_seconds=round(time.monotonic() - self._begun, 3),
             cpu_seconds=round(self._worker_cpu_seconds + time.process_time() - self._cpu_begun, 3),
         )
         storage.write_bytes(self.workspace.path(self.name, MANIFEST), manifest.to_json().encode())
-        storage.remove(self.workspace.path(self.name, _RUN))
-        for path in storage.list_unfinished(self.folder):
-            storage.remove(path)
+        _tidy(self.workspace, self.name)
+        if rows_in and not rows_out:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in manifest.drops.items())
+            say(f"{self.name:<10} keeps nothing: {reasons}")
         return manifest
 
     def _account(
@@ -303,23 +258,25 @@ def begin(
     workspace: Workspace,
     *,
     reads: Sequence[str] = (),
-    files: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
 ) -> StageRun:
     """Start stage `name`, go on with an interrupted run of it, or find that there is nothing to do.
 
-    The fingerprint covers the settings but those of pace, the content of the stages in `reads` and the state of the
-    outside `files`. Parts made under another fingerprint are removed first.
+    The fingerprint covers the settings but those of pace, the content of the stages in `reads`, and
+    the state of the outside `files`, by name: where they lie does not count. Parts made under another
+    fingerprint are removed first, so whatever may be wrong with the settings should be found before.
 
     Raises:
         MissingInput: if a stage in `reads` has not finished or is out of date.
         StorageError: if one of `files` is not there.
+        InputError: if the stage's folder holds files of somebody else.
     """
     workspace.prepare()
     inputs = {stage: workspace.finished(stage) for stage in reads}
     basis = {
         "settings": config.model_dump(mode="json", exclude=pace_settings(type(config))),
         "inputs": {stage: manifest.content for stage, manifest in inputs.items()},
-        "files": {path: asdict(storage.stamp(path)) for path in files},
+        "files": {file: asdict(storage.stamp(path)) for file, path in (files or {}).items()},
     }
     fingerprint = digest({"stage": name, "format": manifests.FORMAT, **basis})
     run = StageRun(
@@ -334,26 +291,74 @@ def begin(
     present = workspace.manifest(name)
     if present is not None and present.fingerprint == fingerprint:
         run.done = workspace.finished(name)
+        _tidy(workspace, name)
         say(f"{name:<10} is done: {present.rows_out:,} rows; nothing has changed since")
         return run
-    begun = workspace.path(name, _RUN, "begun.json")
-    before = json.loads(storage.read_bytes(begun)) if storage.exists(begun) else None
-    if present is None and before is not None and before["fingerprint"] == fingerprint:
+    started = {
+        "fingerprint": fingerprint,
+        "drops": workspace.drops,
+        "witmill": pipeline.__version__,
+        **basis,
+    }
+    before = _started_before(workspace, name)
+    if present is None and before == started:
         return run
     if present is not None or before is not None:
         seen = asdict(present) if present else before or {}
         say(f"{name:<10} is built anew, because {_difference(seen, basis)} changed")
-    storage.remove(workspace.path(name))
-    storage.write_bytes(begun, json.dumps({"fingerprint": fingerprint, **basis}).encode())
+    _clear(workspace, name, is_ours=present is not None or before is not None)
+    storage.write_bytes(workspace.path(name, _BEGUN), json.dumps(started).encode())
     return run
+
+
+def _started_before(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    path = workspace.path(name, _BEGUN)
+    if not storage.exists(path):
+        return None
+    started: dict[str, Any] = json.loads(storage.read_bytes(path))
+    return started
+
+
+def _clear(workspace: Workspace, name: str, *, is_ours: bool) -> None:
+    folder = workspace.path(name)
+    present = storage.list_inside(folder)
+    if present and not is_ours:
+        raise InputError(
+            f"{folder} holds files that no witmill run wrote, such as {present[0]}; "
+            "move them or choose another workspace"
+        )
+    # Deleting takes time and may be cut off anywhere: first of all, nothing counts as begun or done.
+    storage.remove(workspace.path(name, MANIFEST))
+    nothing: dict[str, Any] = {"fingerprint": None, "settings": {}, "inputs": {}, "files": {}}
+    storage.write_bytes(workspace.path(name, _BEGUN), json.dumps(nothing).encode())
+    for path in present:
+        if not path.endswith(_BEGUN):
+            storage.remove(path)
+
+
+def _tidy(workspace: Workspace, name: str) -> None:
+    storage.remove(workspace.path(name, _RUN))
+    for path in storage.list_unfinished(workspace.path(name)):
+        storage.remove(path)
+
+
+def _place(part: Part) -> tuple[int, str]:
+    # Numbers of six digits come after those of five.
+    return len(part.path), part.path
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     changed = []
-    for kind, about in (("settings", "setting "), ("inputs", "stage "), ("files", "file ")):
+    for name, value in now["settings"].items():
+        if name not in before["settings"] or before["settings"][name] != value:
+            changed.append(f"setting {name} ({before['settings'].get(name)!r}, now {value!r})")
+    for kind, about in (("inputs", "stage"), ("files", "file")):
         names = sorted({*before[kind], *now[kind]})
-        changed += [about + n for n in names if before[kind].get(n) != now[kind].get(n)]
-    return ", ".join(changed) or "the format of the stage"
+        changed += [f"{about} {n}" for n in names if before[kind].get(n) != now[kind].get(n)]
+    if not changed:
+        return "the version or the way of keeping drops"
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return ", ".join(changed[:3]) + more
 
 
 def _add_up(total: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -99,7 +99,6 @@ class FileStamp:
     `state` is the sha256 of a file small enough to read at once, else its time of change.
     """
 
-    path: str
     bytes: int
     state: str
 
@@ -127,6 +126,11 @@ def parent(path: str) -> str:
     return path.rstrip("/").rpartition("/")[0] or ("/" if path.startswith("/") else ".")
 
 
+def local_path(path: str) -> str:
+    """Return a local path in full, `~` included."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
 @cache
 def _filesystem(prefix: str) -> fs.FileSystem:
     return fs.FileSystem.from_uri(prefix)[0]
@@ -139,7 +143,7 @@ def filesystem(path: str) -> tuple[fs.FileSystem, str]:
         StorageError: if the URL's scheme is not one pyarrow opens.
     """
     if not is_url(path):
-        return _local(), os.path.abspath(os.path.expanduser(path))
+        return _local(), local_path(path)
     scheme, _, place = path.partition("://")
     try:
         return _filesystem(f"{scheme}://{place.partition('/')[0]}"), place.rstrip("/")
@@ -188,7 +192,7 @@ def stamp(path: str) -> FileStamp:
     An http(s) URL is identified by itself alone; a folder by the stamps of its files.
     """
     if is_http(path):
-        return FileStamp(path=path, bytes=-1, state="")
+        return FileStamp(bytes=-1, state=path)
     system, inner = filesystem(path)
     with storage_errors("look at", path):
         info = system.get_file_info(inner)
@@ -196,13 +200,15 @@ def stamp(path: str) -> FileStamp:
             raise FileNotFoundError(errno.ENOENT, "not found")
         if info.type == fs.FileType.Directory:
             inside = system.get_file_info(fs.FileSelector(inner, recursive=True))
-            states = sorted(f"{i.path}:{i.size}:{i.mtime_ns}" for i in inside if i.is_file)
+            states = sorted(
+                f"{i.path[len(inner) :]}:{i.size}:{i.mtime_ns}" for i in inside if i.is_file
+            )
             digest = hashlib.sha256("\n".join(states).encode()).hexdigest()
-            return FileStamp(path=path, bytes=len(states), state=digest)
+            return FileStamp(bytes=len(states), state=digest)
     if info.size <= READ_TO_STAMP_BYTES:
         digest = hashlib.sha256(read_bytes(path)).hexdigest()
-        return FileStamp(path=path, bytes=info.size, state=digest)
-    return FileStamp(path=path, bytes=info.size, state=str(info.mtime_ns))
+        return FileStamp(bytes=info.size, state=digest)
+    return FileStamp(bytes=info.size, state=str(info.mtime_ns))
 
 
 def open_input(path: str) -> pa.NativeFile:
@@ -226,7 +232,7 @@ def make_folder(path: str) -> None:
     """Make the folder `path` and those above it; object stores need none."""
     if not is_url(path):
         with storage_errors("write", path):
-            os.makedirs(path, exist_ok=True)
+            os.makedirs(local_path(path), exist_ok=True)
 
 
 @contextmanager
@@ -245,6 +251,7 @@ def atomic_output(path: str) -> Iterator[OutputFile]:
             with system.open_output_stream(inner, compression=None) as target:
                 shutil.copyfileobj(spool, target, COPY_BYTES)
         return
+    path = local_path(path)
     make_folder(parent(path))
     unfinished = f"{path}.{os.getpid()}{UNFINISHED}"
     try:
@@ -286,7 +293,7 @@ def list_files(path: str) -> list[str]:
     """
     if is_http(path):
         return [path]
-    is_pattern = glob.has_magic(path)
+    is_pattern = glob.has_magic(path) and not exists(path)
     base = _fixed_folder(path) if is_pattern else path
     system, inner = filesystem(base)
     with storage_errors("look at", base):
@@ -332,9 +339,9 @@ def local_copy(path: str) -> Iterator[str]:
         StorageError: if it cannot be read.
     """
     if not is_url(path):
-        with storage_errors("read", path), open(path, "rb"):
+        with storage_errors("read", path), open(local_path(path), "rb"):
             pass
-        yield path
+        yield local_path(path)
         return
     with tempfile.TemporaryDirectory(prefix="witmill-") as folder:
         copy = os.path.join(folder, os.path.basename(path.partition("?")[0]) or "input")

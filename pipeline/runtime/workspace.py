@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schemas
-from pipeline.errors import CorruptWorkspace, InputError, MissingInput
+from pipeline.errors import ConfigError, CorruptWorkspace, InputError, MissingInput
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import FORMAT, Manifest, Part
 from pipeline.runtime.parquet import write_parquet
@@ -37,6 +37,15 @@ class Workspace:
 
     root: str
     drops: Literal["all", "sample"] = "all"
+
+    def __post_init__(self) -> None:
+        if not self.root:
+            raise ConfigError(
+                "workspace is empty, expected a folder or a URL such as s3://bucket/run"
+            )
+        # In full, so that paths made from it mean the same whatever they are joined to.
+        if not storage.is_url(self.root):
+            object.__setattr__(self, "root", storage.local_path(self.root))
 
     def path(self, *names: str) -> str:
         """Return the path of something below the root."""
@@ -65,10 +74,10 @@ class Workspace:
         if storage.is_url(self.root):
             yield
             return
-        with (
-            storage.storage_errors("read", self.path(PROPERTIES)),
-            Path(self.path(PROPERTIES)).open() as file,
-        ):
+        path = Path(storage.local_path(self.path(PROPERTIES)))
+        with storage.storage_errors("read", str(path)):
+            file = path.open()
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -85,7 +94,8 @@ class Workspace:
         """
         if not self._has_properties():
             raise InputError(
-                f"{self.root} is no witmill workspace: it has no {PROPERTIES}; check the path"
+                f"{self.root} is no witmill workspace: it has no {PROPERTIES}; check the path, "
+                "or begin with `witmill ingest`"
             )
 
     def _has_properties(self) -> bool:
@@ -118,17 +128,25 @@ class Workspace:
             return Manifest.from_json(storage.read_bytes(path).decode())
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptWorkspace(
-                f"{path} cannot be read as a manifest; delete it and run `witmill {stage}` again"
+                f"{path} cannot be read as a manifest; delete {self.path(stage)} and run `witmill {stage}` again"
             ) from error
 
     def out_of_date(self, stage: str) -> str | None:
         """Return the earlier stage that changed since `stage` ran, or None if it is up to date."""
-        manifest = self.manifest(stage)
+        return self._changed_before(stage, {})
+
+    def _changed_before(self, stage: str, known: dict[str, Manifest | None]) -> str | None:
+        manifest = self._remembered(stage, known)
         for name, content in (manifest.inputs if manifest else {}).items():
-            earlier = self.manifest(name)
-            if earlier is None or earlier.content != content or self.out_of_date(name):
+            earlier = self._remembered(name, known)
+            if earlier is None or earlier.content != content or self._changed_before(name, known):
                 return name
         return None
+
+    def _remembered(self, stage: str, known: dict[str, Manifest | None]) -> Manifest | None:
+        if stage not in known:
+            known[stage] = self.manifest(stage)
+        return known[stage]
 
     def finished(self, stage: str) -> Manifest:
         """Return the manifest of a stage that is done, up to date, and whole at a glance.
@@ -143,13 +161,32 @@ class Workspace:
         changed = self.out_of_date(stage)
         if changed:
             raise MissingInput(
-                f"{stage} in {self.root} is out of date, because {changed} was built anew; "
-                f"run `witmill {stage}`"
+                f"{stage} in {self.root} is out of date, because {changed} is not what it was; "
+                f"run `witmill {changed}` if it is out of date itself, then `witmill {stage}`; "
+                "`witmill run` does all that is needed"
             )
+        self.check_sizes(manifest)
+        return manifest
+
+    def check_sizes(self, manifest: Manifest) -> None:
+        """Make sure that every file of a stage is there, with the size it was written with.
+
+        Raises:
+            CorruptWorkspace: naming the first that is not.
+        """
         for parts in manifest.tables.values():
             for part in parts:
                 self._check_size(part)
-        return manifest
+
+    def verify(self, part: Part) -> None:
+        """Make sure that a file has the sha256 it was written with; reads it once.
+
+        Raises:
+            CorruptWorkspace: if it has another.
+        """
+        if self.describe(part.path, rows=part.rows) != part:
+            path = self.path(part.path)
+            raise CorruptWorkspace(f"{path} is corrupted: its sha256 differs; {self._mend(part)}")
 
     def _check_size(self, part: Part) -> None:
         found = storage.size(self.path(part.path))
@@ -161,7 +198,7 @@ class Workspace:
 
     def _mend(self, part: Part) -> str:
         stage = part.path.partition("/")[0]
-        return f"delete {self.path(stage, MANIFEST)} and run `witmill {stage}` again"
+        return f"delete {self.path(stage)} and run `witmill {stage}` again"
 
     def read(self, part: Part, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the table in `part`, checked against its sha256 and `schema`.

@@ -1,5 +1,6 @@
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_two_runs_write_the_same_bytes(
 ) -> None:
     finish_stage("download", schemas.DOWNLOADED, *cut(some_pairs(60, 3), 2))
     first = run(DedupConfig(), workspace, InlineExecutor()).tables
-    Path(workspace.path("dedup", "manifest.json")).unlink()
+    shutil.rmtree(workspace.path("dedup"))
     small_blocks(monkeypatch, bucket=20, block=10)
     assert run(DedupConfig(), workspace, InlineExecutor()).tables == first
 
@@ -257,6 +258,32 @@ def test_mistakes_are_told_before_work_begins(workspace: Workspace, tmp_path: Pa
     (tmp_path / "sets.toml").write_text("[a]\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"a\.path is missing"):
         run(DedupConfig(evalsets=str(tmp_path / "sets.toml")), workspace, InlineExecutor())
+
+
+def test_a_mistake_in_the_settings_deletes_nothing(
+    workspace: Workspace, finish_stage: Finish, tmp_path: Path
+) -> None:
+    finish_stage("download", schemas.DOWNLOADED, downloaded([A]))
+    first = run(DedupConfig(), workspace, InlineExecutor())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.zip").write_bytes(b"no zip")
+    for place in ("empty", "absent", "file.zip"):
+        (tmp_path / "sets.toml").write_text(f'[a]\npath = "{place}"\n', encoding="utf-8")
+        with pytest.raises(InputError, match=f"evaluation set a: .*{place}"):
+            run(DedupConfig(evalsets=str(tmp_path / "sets.toml")), workspace, InlineExecutor())
+    assert workspace.finished("dedup") == first
+
+
+def test_moved_evaluation_sets_are_no_other_files(
+    workspace: Workspace, finish_stage: Finish, tmp_path: Path
+) -> None:
+    finish_stage("download", schemas.DOWNLOADED, downloaded([A]))
+    toml = Path(evaluation(tmp_path, encode(scene(2), "PNG")))
+    files = run(DedupConfig(evalsets=str(toml)), workspace, InlineExecutor()).files
+    assert set(files) == {"evaluation sets", "scenes"}
+    moved = tmp_path / "moved.toml"
+    toml.rename(moved)
+    assert run(DedupConfig(evalsets=str(moved)), workspace, InlineExecutor()).files == files
 
 
 def test_a_broken_evaluation_set_ends_the_stage_with_its_name(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dedup.evalsets import EvalSet, items, read_evalsets
+from dedup.evalsets import EvalSet, files_of, items, read_evalsets
 from pipeline.errors import ConfigError, InputError, StorageError
 
 
@@ -139,6 +139,26 @@ def test_a_label_for_a_class_that_is_not_there_is_refused(tmp_path: Path) -> Non
         list(items(EvalSet(name="a", path=path, labels={"boot": "a boot"})))
 
 
+def test_the_files_of_sets_are_named_by_set(tmp_path: Path) -> None:
+    first = EvalSet(name="a", path=zipped(tmp_path / "a.zip", **PICTURES))
+    second = EvalSet(name="evalsets", path=folder(tmp_path / "b", PICTURES))
+    assert files_of("s.toml", [first, second]) == {
+        "evaluation sets": "s.toml",
+        "a": first.path,
+        "evalsets": second.path,
+    }
+
+
+def test_files_of_useless_sets_are_refused(tmp_path: Path) -> None:
+    good = EvalSet(name="a", path=zipped(tmp_path / "a.zip", **PICTURES))
+    empty = EvalSet(name="b", path=zipped(tmp_path / "b.zip", README=b""))
+    wrong = good.model_copy(update={"labels": {"boot": "a boot"}})
+    text = EvalSet(name="c", path=write(tmp_path / "c.zip", "not a zip"))
+    for useless, problem in ((empty, "no picture"), (wrong, "no class"), (text, "readable zip")):
+        with pytest.raises(InputError, match=problem):
+            files_of("s.toml", [good, useless])
+
+
 def test_a_damaged_entry_of_a_zip_is_named(tmp_path: Path) -> None:
     path = Path(zipped(tmp_path / "set.zip", **{"coat/1.png": b"content" * 9}))
     path.write_bytes(path.read_bytes().replace(b"contentcontent", b"CONTENTcontent", 1))
@@ -181,3 +201,5 @@ def test_a_set_is_read_from_object_storage(tmp_path: Path, s3_bucket: str) -> No
     from_zip, from_folder = read_evalsets(f"{s3_bucket}/sets/sets.toml")
     assert [i.item for i in items(from_zip)] == sorted(PICTURES)
     assert list(items(from_folder)) == list(items(from_zip))
+    files = files_of("s.toml", [from_zip, from_folder])
+    assert files["zip"] == f"{s3_bucket}/sets/wear.zip"

@@ -84,6 +84,8 @@ def test_a_table_without_a_url_column(tmp_path: Path) -> None:
 
 
 def test_an_earlier_stage_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/witmill.json").write_text('{"format": 1}')
     line = refused("match", "-w", tmp_path / "w")
     assert "ingest has not finished" in line
     assert "run `witmill ingest`" in line
@@ -114,7 +116,7 @@ def test_a_damaged_part(ingested: Path, damage: str) -> None:
 
 def test_a_mended_part_is_accepted_again(ingested: Path, captions_file: Path) -> None:
     (ingested / "ingest/00000.parquet").write_bytes(b"damaged")
-    (ingested / "ingest/manifest.json").unlink()
+    shutil.rmtree(ingested / "ingest")
     assert witmill("ingest", captions_file, "-w", ingested, "--workers", "0").returncode == 0
     assert witmill("match", "-w", ingested, "--workers", "0").returncode == 0
 
@@ -182,7 +184,9 @@ def test_a_missing_file_of_a_run(tmp_path: Path) -> None:
         (["match", "-w", "w", "--capp", "3"], "Unknown option"),
         (["balance", "-w", "w", "--cap", "0"], "cap is '0', expected greater than or equal to 1"),
         (["match"], "--workspace"),
+        (["match", "-w", ""], "workspace is empty"),
         (["mach", "-w", "w"], "match"),
+        (["match", "-w", "/nonexistent"], "no witmill workspace"),
         (["status", "/nonexistent"], "no witmill workspace"),
         (["sql", "/nonexistent", "SELECT 1"], "no witmill workspace"),
         (["catalog", "/nonexistent"], "no witmill workspace"),
@@ -194,6 +198,15 @@ def test_a_mistake_on_the_command_line(arguments: list[str], expected: str) -> N
 
 def test_a_wrong_query(ingested: Path) -> None:
     assert "the query failed" in refused("sql", ingested, "SELECT nothing FROM nowhere")
+
+
+def test_a_part_that_is_gone_is_named_by_a_query(ingested: Path) -> None:
+    (ingested / "ingest/00000.parquet").unlink()
+    assert "00000.parquet is missing" in refused("sql", ingested, "SELECT count(*) FROM pairs")
+
+
+def test_several_queries_at_once(ingested: Path) -> None:
+    assert "2 statements were given" in refused("sql", ingested, "SELECT 1; SELECT 2")
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

@@ -176,6 +176,20 @@ def test_headroom_keeps_more_and_the_rebalance_applies_the_cap(
     assert chosen == selection({p: pairs[p] for p in survivors}, 20, 0)
 
 
+def test_another_cap_counts_even_if_balance_kept_the_same(
+    workspace: Workspace, finish_stage: Callable[..., Manifest]
+) -> None:
+    pairs = {f"{n:032x}": [0] for n in range(120)}
+    finish_stage("match", schemas.MATCHES, queries=(query_list(), schemas.QUERIES))
+    finish_stage("captions", schemas.CAPTIONS, *split(pairs, 1))
+    for cap, headroom in ((100, 1.5), (80, 2.0)):
+        config = balance.BalanceConfig(cap=cap, headroom=headroom)
+        assert balance.run(config, workspace, InlineExecutor()).rows_out == 120
+        finish_stage("dedup", schemas.DEDUPLICATED, downloaded_table(pairs))
+        again = balance.rerun(balance.RebalanceConfig(), workspace, InlineExecutor())
+        assert again.rows_out == cap
+
+
 def downloaded_table(pairs: Pairs) -> pa.Table:
     table = caption_table(pairs)
     size = len(table)

@@ -29,7 +29,7 @@ def filled(
     if request.param == "s3":
         root = f"{request.getfixturevalue('s3_bucket')}/{tmp_path.name}"
     else:
-        root = str(tmp_path / {"local": "plain", "awkward": "it's [odd] *"}[request.param])
+        root = str(tmp_path / {"local": "plain", "awkward": "url=1/it's [odd] *"}[request.param])
     workspace = Workspace(root=root)
     finish_stage("ingest", schemas.PAIRS, two_pairs(), two_pairs().slice(0, 1), workspace=workspace)
     return workspace
@@ -38,6 +38,8 @@ def filled(
 def test_views_show_the_parts(filled: Workspace) -> None:
     table = query_table(filled, "SELECT pair_id, source_offset FROM pairs ORDER BY ALL")
     assert table["source_offset"].to_pylist() == [0, 0, 1]
+    urls = query_table(filled, "SELECT DISTINCT url FROM pairs ORDER BY url")
+    assert urls["url"].to_pylist() == ["url 0", "url 1"]
 
 
 def test_every_view_answers_on_an_empty_workspace(workspace: Workspace) -> None:
@@ -80,6 +82,15 @@ def test_rows_are_printed_as_csv_and_json(
     ]
     run_query(workspace, query)
     assert "url 1" in capsys.readouterr().out
+
+
+def test_columns_of_the_same_name_and_odd_characters_are_printed(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.prepare()
+    run_query(workspace, "SELECT 1 AS a, 2 AS a, ':smile:' AS b, chr(27) AS c")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1].split() == ["1", "2", ":smile:", "\\x1b"]
 
 
 def test_rows_are_written_as_parquet(

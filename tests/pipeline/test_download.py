@@ -249,6 +249,14 @@ def test_a_finished_download_asks_nobody_again(web, tmp_path):
     assert web.asked == ["/a.png"]
 
 
+def test_another_contact_does_not_fetch_everything_again(web, tmp_path):
+    web.files["/a.png"] = encoded(noise(20, 20), "PNG")
+    workspace = balanced(tmp_path, pairs([f"{web.url}/a.png"]))
+    for contact in ("", "mail@example.org"):
+        download.run(settings(contact=contact), workspace, InlineExecutor())
+    assert web.asked == ["/a.png"]
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_bytes_that_fit_are_kept_as_they_came(kind):
     data = encoded(noise(28, 28), kind)
@@ -351,6 +359,7 @@ def test_a_crop_takes_the_middle():
         ({"user_agent": "two\r\nlines"}, "download.user_agent is"),
         ({"resize_mode": "stretch"}, "download.resize_mode is 'stretch', expected 'keep_ratio'"),
         ({"threads": 0}, "download.threads is 0"),
+        ({"contact": "two\r\nlines"}, "download.contact is"),
     ],
 )
 def test_a_wrong_setting_is_named(given, message):

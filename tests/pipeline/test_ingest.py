@@ -129,6 +129,61 @@ def test_a_useless_input_is_refused_before_the_work(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"caption_column": "nothing"}, {"extra": b""}, {"extra": b"a,b\n1,2\n"}]
+)
+def test_a_mistake_in_the_settings_deletes_nothing(
+    crawl: Path, workspace: Workspace, settings: dict[str, str | bytes]
+) -> None:
+    manifest = start(workspace, crawl)
+    given = dict(settings)
+    if "extra" in given:
+        (crawl / "extra").write_bytes(given.pop("extra"))  # type: ignore[arg-type]
+    with pytest.raises(InputError):
+        start(workspace, crawl, **given)  # type: ignore[arg-type]
+    assert workspace.finished("ingest") == manifest
+
+
+def test_the_state_of_an_input_is_kept_under_its_source(
+    crawl: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    files = start(workspace, crawl).files
+    assert set(files) == {"b.warc.gz", "deep/a.wat.gz", "t.tsv", "u.parquet"}
+    moved = crawl.rename(tmp_path / "moved")
+    assert start(workspace, moved).files == files
+
+
+def test_what_a_stage_of_the_workspace_wrote_is_no_input(
+    crawl: Path, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = start(workspace, crawl)
+    (tmp_path / "link").symlink_to(workspace.root)
+    for given in (f"{workspace.root}/ingest", f"{tmp_path}/link/ingest/*.parquet"):
+        with pytest.raises(InputError, match="belongs to the stage ingest of this workspace"):
+            start(workspace, given)
+    monkeypatch.chdir(tmp_path)
+    relative = Workspace(root="workspace")
+    with pytest.raises(InputError, match="belongs to the stage ingest of this workspace"):
+        start(relative, "workspace/ingest")
+    assert workspace.finished("ingest") == manifest
+    other = Workspace(root=str(tmp_path / "other"))
+    (tmp_path / "other").mkdir()
+    inside = crawl.rename(tmp_path / "other" / "crawl")
+    assert start(other, inside).content == manifest.content
+    assert start(
+        Workspace(root=f"{workspace.root}2"), *Path(workspace.root, "ingest").glob("*.parquet")
+    )
+
+
+def test_json_lines_with_a_mark_keep_their_first_row(workspace: Workspace, tmp_path: Path) -> None:
+    text = '{"url": "http://x/1", "text": "A dog"}\n{"url": "http://x/2", "text": "Käse"}\n'
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / f"{encoding}.jsonl").write_bytes(text.encode(encoding))
+        manifest = start(workspace, tmp_path / f"{encoding}.jsonl")
+        assert table(workspace, manifest).column("caption").to_pylist() == ["A dog", "Käse"]
+        assert manifest.drops == {}
+
+
 def test_no_input_or_a_missing_one_is_named(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ingest\.inputs is empty"):
         start(workspace)

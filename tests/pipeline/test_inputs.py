@@ -1,5 +1,6 @@
 import gzip
 import io
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +40,18 @@ def test_the_content_tells_the_kind(content: bytes, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"url,text\n", "csv"),
+        (b"http://x/a\tA do\0g\n", "tsv"),
+        (b'{"url": "http://x/a"}\n', "jsonl"),
+    ],
+)
+def test_a_zero_byte_here_and_there_is_no_reason_to_refuse_a_table(line: bytes, kind: str) -> None:
+    assert detect(io.BytesIO(line + b"http://x/a,A\0dog\n" * 5), "x") == kind
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         (b"", "x is empty; expected WARC"),
@@ -49,6 +62,9 @@ def test_the_content_tells_the_kind(content: bytes, kind: str) -> None:
         (b"\xfd7zXZ\x00\x00", "unknown kind, it begins with"),
         (b"<html>\n", "unknown kind"),
         (b"\0,\0", "unknown kind"),
+        ("url,text\nhttp://x,A dog\n".encode("utf-16-le"), "unknown kind"),
+        (b"a,b\n" + bytes(100), "unknown kind"),
+        (b"a,b\n" + random.Random(1).randbytes(100_000), "unknown kind"),
         (members(WET), "x is a WET file"),
     ],
 )

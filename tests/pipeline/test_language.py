@@ -67,6 +67,28 @@ def test_languages_the_model_does_not_know_are_named(workspace, finish_stage, ex
         start(workspace, finish_stage, executor, languages=())
 
 
+def test_an_unknown_language_is_answered_with_those_spelt_alike() -> None:
+    model = load_model(find_model())
+    for languages, alike in {("EN",): "en", ("eng", "deu"): "de, en", ("zh_cn",): "zh"}.items():
+        with pytest.raises(ConfigError, match=f" the 176 .* the model knows, such as {alike}$"):
+            language.check_languages(LanguageConfig(languages=languages), model)
+    with pytest.raises(ConfigError, match=r"names \?, .* that the model knows$"):
+        language.check_languages(LanguageConfig(languages=("?",)), model)
+
+
+@pytest.mark.parametrize("settings", [{"languages": ("xx",)}, {"languages": ()}, {"model": True}])
+def test_a_mistake_in_the_settings_deletes_nothing(
+    workspace, finish_stage, executor, tmp_path: Path, settings
+) -> None:  # type: ignore[no-untyped-def]
+    manifest = start(workspace, finish_stage, executor)
+    if "model" in settings:
+        (tmp_path / "m").write_bytes(b"no model at all")
+        settings = {"model": str(tmp_path / "m")}
+    with pytest.raises((ConfigError, InputError)):
+        start(workspace, finish_stage, executor, **settings)
+    assert workspace.finished("language") == manifest
+
+
 def test_the_rarest_language_of_the_model_is_known() -> None:
     language.check_languages(LanguageConfig(languages=("yue", "jbo")), load_model(find_model()))
 

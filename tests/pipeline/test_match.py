@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schemas
-from pipeline.errors import ConfigError, MissingInput, StorageError
+from pipeline.errors import ConfigError, InputError, MissingInput, StorageError
 from pipeline.match import REASONS, MatchConfig, explain, match_table, run
 from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.manifest import Manifest
@@ -100,6 +100,39 @@ def test_another_list_at_the_same_place_is_noticed(
     assert run(config, workspace, InlineExecutor()) == first
     Path(query_file).write_text("stand", encoding="utf-8")
     assert run(config, workspace, InlineExecutor()).rows_out == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "holds no queries"),
+        (b"\xff", "is not UTF-8"),
+        (b"PAR1", "cannot be read as Parquet"),
+    ],
+)
+def test_a_list_that_cannot_be_used_deletes_nothing(
+    workspace: Workspace,
+    finish_stage: FinishStage,
+    query_file: str,
+    content: bytes,
+    problem: str,
+) -> None:
+    finish_stage("ingest", schemas.PAIRS, pairs_table(CAPTIONS))
+    first = run(MatchConfig(queries=query_file), workspace, InlineExecutor())
+    Path(query_file).write_bytes(content)
+    with pytest.raises(InputError, match=problem):
+        run(MatchConfig(queries=query_file), workspace, InlineExecutor())
+    assert workspace.finished("match") == first
+
+
+def test_the_same_list_at_another_place_is_no_other_file(
+    workspace: Workspace, finish_stage: FinishStage, query_file: str
+) -> None:
+    finish_stage("ingest", schemas.PAIRS, pairs_table(CAPTIONS))
+    files = run(MatchConfig(queries=query_file), workspace, InlineExecutor()).files
+    moved = str(Path(query_file).rename(f"{query_file}.moved"))
+    assert run(MatchConfig(queries=moved), workspace, InlineExecutor()).files == files
+    assert set(files) == {"queries"}
 
 
 def test_rules_metaclip_are_case_sensitive(

@@ -219,7 +219,7 @@ def damaged(workspace: Workspace, change) -> None:
 def test_a_stored_image_that_is_none_any_more_ends_the_stage(tmp_path):
     workspace = kept(tmp_path, 3)
     damaged(workspace, lambda data: bytes(len(data)))
-    with pytest.raises(TaskFailed, match="expected JPEG, PNG or WebP"):
+    with pytest.raises(TaskFailed, match="is corrupted: its sha256 differs"):
         packed(workspace, 5)
 
 

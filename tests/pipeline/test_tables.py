@@ -5,7 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import tables
 from pipeline.errors import InputError
+from pipeline.inputs import open_text
 from pipeline.pairs import Reference, Skipped
 from pipeline.tables import (
     ColumnChoice,
@@ -30,7 +32,7 @@ def csv(text: str, delimiter: str = ",", choice: ColumnChoice = ANY) -> list[Ref
 
 def lines(text: str | bytes, choice: ColumnChoice = ANY) -> list[Reference | Skipped]:
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    return list(read_json_lines(io.BytesIO(data), choice, table="t"))
+    return list(read_json_lines(open_text(io.BytesIO(data)), choice, table="t"))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,41 @@ def test_other_json_is_dropped_with_a_reason(line: str, expected: list[str]) -> 
     assert outline(lines(f"{good}\n{line}\n{good}")) == ["A dog", *expected, "A dog"]
 
 
+def test_an_object_without_its_nulls_does_not_hide_a_column() -> None:
+    text = '{"id": 1}\n{"url": "http://x/b"}\n{"text": "A dog", "url": "http://x/a.jpg"}\n'
+    found = lines(text)
+    assert outline(found) == ["no_url", "no_caption", "A dog"]
+    assert [row.offset for row in found] == [0, 1, 2]
+
+
+def test_columns_are_found_behind_many_broken_lines() -> None:
+    found = lines("[]\n" * 3000 + '{"text": "A dog", "url": "http://x/a"}\n')
+    assert outline(found) == ["broken_record"] * 3000 + ["A dog"]
+
+
+def test_long_lines_are_not_gathered_to_name_the_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MAX_LINE_CHARACTERS", 100)
+    text = io.StringIO('{"url": "http://x/a", "text": "A dog"}\n' * 50)
+    assert next(read_json_lines(text, ANY, table="t")).offset == 0
+    assert text.tell() < 300
+
+
+def test_the_rest_of_a_line_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MAX_LINE_CHARACTERS", 100)
+    good = '{"url": "http://x/a", "text": "A dog"}\n'
+    found = lines(good + "{" * 350 + "\n" + good)
+    assert outline(found) == ["A dog", "broken_record", "A dog"]
+    assert [row.offset for row in found] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_json_lines_are_read_in_their_encoding(encoding: str, end: str) -> None:
+    text = end.join(f'{{"url": "http://x/{i}", "text": "Käse 犬 {i}"}}' for i in range(3))
+    mark = "\ufeff" if encoding.endswith("e") else ""
+    assert outline(lines((mark + text).encode(encoding))) == [f"Käse 犬 {i}" for i in range(3)]
+
+
 def write(table: pa.Table, **settings: int) -> pq.ParquetFile:
     file = io.BytesIO()
     pq.write_table(table, file, **settings)
@@ -170,6 +207,20 @@ def test_a_column_of_nulls_gives_no_captions() -> None:
 def test_a_column_that_holds_no_text_is_named() -> None:
     with pytest.raises(InputError, match='t has int64 in its column "url"'):
         read_all(write(pa.table({"url": [1], "text": ["x"]})))
+
+
+@pytest.mark.parametrize(
+    ("names", "repeated"), [(["url", "url", "text"], "url"), (["text", "url", "text"], "text")]
+)
+def test_a_column_that_is_there_twice_is_named(names: list[str], repeated: str) -> None:
+    table = pa.Table.from_arrays([pa.array(["http://x/a"])] * 3, names=names)
+    with pytest.raises(InputError, match=f't has 2 columns "{repeated}", expected one'):
+        read_all(write(table))
+
+
+def test_a_column_that_is_there_twice_and_not_read_does_not_matter() -> None:
+    values = [pa.array([v]) for v in (1, 2, "http://x/a.jpg", "A dog")]
+    assert read_all(write(pa.Table.from_arrays(values, names=["n", "n", "url", "text"]))) == [DOG]
 
 
 def test_invalid_strings_of_a_parquet_file_are_replaced() -> None:

@@ -8,11 +8,13 @@ import pytest
 from pipeline import schemas
 from pipeline.errors import (
     AccountingError,
+    ConfigError,
     CorruptWorkspace,
     InputError,
     MissingInput,
     TaskFailed,
 )
+from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.manifest import Manifest, Outcome
 from pipeline.runtime.settings import Settings
@@ -82,7 +84,7 @@ def test_another_setting_rebuilds_and_is_named(
     manifest, was_done = run_keep(workspace, InlineExecutor(), below=2)
     assert not was_done
     assert manifest.rows_out == 2
-    assert "built anew, because setting below changed" in capsys.readouterr().err
+    assert "built anew, because setting below (6, now 2) changed" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_goes_on_from_the_tasks_that_ended(
@@ -120,7 +122,7 @@ def test_a_stage_whose_input_was_rebuilt_is_out_of_date(workspace: Workspace) ->
     run_keep(workspace, InlineExecutor(), below=3)
     assert workspace.out_of_date("follow") == "keep"
     with pytest.raises(
-        MissingInput, match=r"follow .* is out of date, because keep was built anew"
+        MissingInput, match=r"follow .* is out of date, because keep is not what it was"
     ):
         workspace.finished("follow")
 
@@ -132,7 +134,8 @@ def test_a_part_with_flipped_bytes_is_named(workspace: Workspace) -> None:
     data[100] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(
-        CorruptWorkspace, match=r"00000.parquet is corrupted.*run `witmill keep` again"
+        CorruptWorkspace,
+        match=r"00000.parquet is corrupted.*delete .*keep and run `witmill keep` again",
     ):
         workspace.read(manifest.parts[0], NUMBERS)
 
@@ -177,3 +180,88 @@ def test_sampled_drops_keep_all_counts(workspace: Workspace) -> None:
     manifest = stage.finish([outcome])
     assert manifest.drops == {"large": 500}
     assert sum(part.rows for part in manifest.tables["drops"]) == 100
+
+
+def test_files_of_somebody_else_are_never_deleted(workspace: Workspace) -> None:
+    thesis = Path(workspace.path("keep/thesis.txt"))
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("precious")
+    with pytest.raises(
+        InputError, match=r"holds files that no witmill run wrote, such as .*thesis"
+    ):
+        run_keep(workspace, InlineExecutor())
+    assert thesis.read_text() == "precious"
+
+
+def test_a_clearing_that_was_cut_off_leaves_nothing_that_counts(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    marker = tmp_path / "now"
+    with pytest.raises(TaskFailed):
+        run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    removed: list[str] = []
+
+    def interrupted_remove(path: str) -> None:
+        if path.endswith("00000.parquet") and not removed:
+            Path(path).unlink()
+            removed.append(path)
+            raise KeyboardInterrupt
+        original(path)
+
+    original = storage.remove
+    stopped = pytest.raises(KeyboardInterrupt)
+    with pytest.MonkeyPatch.context() as patch, stopped:
+        patch.setattr(storage, "remove", interrupted_remove)
+        run_keep(workspace, InlineExecutor(), below=3)
+    assert removed
+    marker.touch()
+    manifest, _ = run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    for part in manifest.parts:
+        workspace.read(part, NUMBERS)
+
+
+def test_a_receipt_cut_off_by_a_kill_is_no_receipt(workspace: Workspace, tmp_path: Path) -> None:
+    marker = tmp_path / "now"
+    with pytest.raises(TaskFailed):
+        run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    Path(workspace.path("keep/_run/receipts/keep-00001.json.4242.part")).write_text("")
+    marker.touch()
+    manifest, _ = run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    assert manifest.rows_in == 12
+    assert manifest.resumed_tasks == 2
+
+
+def test_another_way_of_keeping_drops_does_not_resume(workspace: Workspace, tmp_path: Path) -> None:
+    sampled = Workspace(root=workspace.root, drops="sample")
+    marker = tmp_path / "now"
+    with pytest.raises(TaskFailed):
+        run_keep(sampled, InlineExecutor(), fail_at=str(marker))
+    marker.touch()
+    manifest, _ = run_keep(workspace, InlineExecutor(), fail_at=str(marker))
+    assert manifest.resumed_tasks == 0
+    assert sum(part.rows for part in manifest.tables["drops"]) == manifest.drops["large"]
+
+
+def test_what_a_kill_left_after_the_manifest_is_tidied(workspace: Workspace) -> None:
+    run_keep(workspace, InlineExecutor())
+    left = Path(workspace.path("keep/_run/receipts/keep-00000.json"))
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    assert run_keep(workspace, InlineExecutor())[1]
+    assert not left.exists()
+
+
+def test_an_error_inside_the_lock_stays_what_it_is(workspace: Workspace) -> None:
+    with pytest.raises(TimeoutError, match="no answer"), workspace.locked():
+        raise TimeoutError("no answer")
+
+
+def test_a_relative_workspace_means_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert Workspace(root="runs/a").path("x") == str(tmp_path / "runs/a/x")
+    assert Workspace(root="~/runs").path("x") == str(tmp_path / "home/runs/x")
+    with pytest.raises(ConfigError, match="workspace is empty"):
+        Workspace(root="")
