@@ -103,6 +103,7 @@ def _stage_help(stage: Stage) -> str:
 
 
 def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
+    stage.require_extra()
     general, settings = plans.RunConfig(), given
     if options.config is not None:
         plan = plans.read_plan(options.config)

@@ -13,6 +13,7 @@ from pipeline.catalog import write_catalog
 from pipeline.crawl import crawl
 from pipeline.errors import InputError
 from pipeline.miniature_web import MiniatureWeb, serve
+from pipeline.runtime import storage
 from pipeline.runtime.progress import say
 from pipeline.runtime.workspace import Workspace
 from pipeline.status import print_evaluations, print_status
@@ -63,6 +64,8 @@ def crawl_once(workspace: Workspace, web: MiniatureWeb) -> str:
         say(f"crawl      is done: {folder}")
         return folder
     workspace.prepare()
+    for unfinished in storage.list_unfinished(folder):
+        storage.remove(unfinished)
     report = crawl([web.seed], hosts=web.hosts, outputs=archives, date=CRAWL_DATE)
     say(f"crawl      {report.pages:,} pages, {report.bytes:,} bytes: {folder}")
     return folder

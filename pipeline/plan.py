@@ -14,12 +14,12 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from pipeline.errors import ConfigError
+from pipeline.runtime import storage
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.settings import Settings, read_settings
@@ -52,12 +52,11 @@ def read_tables(path: str) -> dict[str, Any]:
     """Return the content of the TOML file at `path`.
 
     Raises:
-        ConfigError: if it cannot be read or is no TOML.
+        StorageError: if it cannot be read.
+        ConfigError: if it is no TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}; expected a TOML file") from error
+        return tomllib.loads(storage.read_bytes(path).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no valid TOML: {error}") from error
 
@@ -128,7 +127,9 @@ def run_plan(plan: Plan, first: str | None = None, last: str | None = None) -> l
         raise ConfigError(
             "workspace is missing, expected a folder or a URL such as s3://bucket/run"
         )
-    # Said before hours of work instead of after them.
+    # Both are said before hours of work instead of after them.
+    for stage in stages:
+        stage.require_extra()
     if stages[-1].name == "evaluate" and not plan.stages["evaluate"].model_dump()["evalsets"]:
         raise ConfigError(
             "evaluate.evalsets is empty, expected a TOML file that names evaluation sets; "

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 
 from dedup import deduplicate
 from pipeline import balance, captions, download, ingest, language, match, shard
+from pipeline.errors import ConfigError
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.settings import Settings
@@ -22,6 +24,7 @@ class Stage:
         reasons: every reason code it can drop a row for, with its meaning.
         example: options to show in `--help` after `--workspace W`.
         arguments: the setting that is given without an option name, if any.
+        extra: the extra of the distribution that has the libraries it needs, if any.
     """
 
     name: str
@@ -31,6 +34,26 @@ class Stage:
     reasons: Mapping[str, str]
     example: str = ""
     arguments: str | None = None
+    extra: Literal["download", "train"] | None = None
+
+    def require_extra(self) -> None:
+        """Make sure that the stage's libraries are installed.
+
+        Raises:
+            ConfigError: naming what is missing and how to install it.
+        """
+        missing = [name for name in _LIBRARIES.get(self.extra or "", ()) if find_spec(name) is None]
+        if missing:
+            raise ConfigError(
+                f"{self.name} needs {', '.join(missing)}; install witmill with its extra: "
+                f"pip install -c constraints.txt -e '.[{self.extra}]'"
+            )
+
+
+_LIBRARIES = {
+    "download": ("img2dataset", "pdqhash", "PIL", "simplejpeg", "urllib3"),
+    "train": ("ftfy", "instant_clip_tokenizer", "PIL", "simplejpeg", "torch"),
+}
 
 
 def _train(config: TrainConfig, workspace: Workspace, executor: Executor) -> Manifest:
@@ -89,6 +112,7 @@ STAGES = (
     ),
     Stage(
         name="download",
+        extra="download",
         reads=("balance",),
         config=download.DownloadConfig,
         run=download.run,
@@ -97,6 +121,7 @@ STAGES = (
     ),
     Stage(
         name="dedup",
+        extra="download",
         reads=("download",),
         config=deduplicate.DedupConfig,
         run=deduplicate.run,
@@ -120,6 +145,7 @@ STAGES = (
     ),
     Stage(
         name="train",
+        extra="train",
         reads=("shard",),
         config=TrainConfig,
         run=_train,
@@ -128,6 +154,7 @@ STAGES = (
     ),
     Stage(
         name="evaluate",
+        extra="train",
         reads=("train",),
         config=EvaluateConfig,
         run=_evaluate,

@@ -29,6 +29,12 @@ def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text() == reference.PAGES[name](), "run `make docs`"
 
 
+def test_the_help_of_every_command_has_an_example() -> None:
+    sections = reference.commands_page().split("## witmill ")[1:]
+    assert len(sections) == len(STAGES) + 6
+    assert [s.splitlines()[0] for s in sections if "Example: witmill" not in s] == []
+
+
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_setting_and_reason_is_explained(stage) -> None:  # type: ignore[no-untyped-def]
     for name, setting in stage.config.model_fields.items():

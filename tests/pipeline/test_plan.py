@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -75,6 +76,17 @@ def test_options_win_over_the_file(tmp_path: Path, captions: Path) -> None:
     assert main(["balance", *common, "--seed", "3"]) == 0
     settings = workspace.finished("balance").settings
     assert settings == {"cap": 5, "headroom": 1.0, "seed": 3}
+
+
+def test_a_missing_extra_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # None in sys.modules is how Python itself marks what cannot be imported.
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert main(["download", "-w", str(tmp_path / "w")]) == 1
+    line = capsys.readouterr().err
+    assert "download needs simplejpeg; install witmill with its extra" in line
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_wrong_table_in_the_file_is_one_line(
