@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError
 from pipeline.runtime import storage
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.manifest import Manifest
+from pipeline.runtime.progress import say
 from pipeline.runtime.settings import Settings, read_settings
 from pipeline.runtime.workspace import Workspace
 from pipeline.stages import BY_NAME, STAGES, Stage
@@ -136,8 +137,22 @@ def run_plan(plan: Plan, first: str | None = None, last: str | None = None) -> l
             "or end the run with --to train"
         )
     workspace = Workspace(root=plan.general.workspace, drops=plan.general.drops)
+    for stage in STAGES[: STAGES.index(stages[0])]:
+        _say_if_other(plan.stages[stage.name], workspace.manifest(stage.name))
     with (
         workspace.locked(),
         closing(make_executor(plan.general.executor, workers=plan.general.workers)) as executor,
     ):
         return [stage.run(plan.stages[stage.name], workspace, executor) for stage in stages]
+
+
+def _say_if_other(settings: Settings, manifest: Manifest | None) -> None:
+    if manifest is None:
+        return
+    now = settings.model_dump(mode="json")
+    other = sorted(name for name in now if now[name] != manifest.settings.get(name))
+    if other:
+        say(
+            f"{manifest.stage:<10} is left as it was run, with other settings than the file's: "
+            f"{', '.join(other)}"
+        )

@@ -64,6 +64,18 @@ def test_the_stages_of_a_plan_run_in_order(tmp_path: Path, captions: Path) -> No
     assert manifests[-1].rows_out == 1
 
 
+def test_stages_left_out_that_ran_with_other_settings_are_named(
+    tmp_path: Path, captions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = {"workspace": str(tmp_path / "w"), "workers": 0, "ingest": {"inputs": [str(captions)]}}
+    run_plan(make_plan(tables, source="run.toml"), last="language")
+    later = make_plan(tables | {"match": {"rules": "metaclip"}}, source="run.toml")
+    run_plan(later, first="language", last="language")
+    said = capsys.readouterr().err
+    assert "match      is left as it was run, with other settings than the file's: rules" in said
+    assert "ingest     is left" not in said
+
+
 def test_options_win_over_the_file(tmp_path: Path, captions: Path) -> None:
     plan = tmp_path / "run.toml"
     plan.write_text(
