@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_training_begins_from_the_given_weights(
     loop.run(config, workspace, executor)
     first = tmp_path / "first.pt"
     Path(workspace.path("train/model.pt")).rename(first)
-    Path(workspace.path("train/manifest.json")).unlink()
+    shutil.rmtree(workspace.path("train"))
     again = config.model_copy(update={"seed": 5, "initial": str(first)})
     loop.run(again, workspace, executor)
     before, after = load_model(str(first)), load_model(workspace.path("train/model.pt"))
