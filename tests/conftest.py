@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pyarrow as pa
 import pytest
 
@@ -20,6 +21,10 @@ from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
+
+# No deadlines: a busy machine is not a broken promise. Speed is for benchmarks.
+hypothesis.settings.register_profile("witmill", deadline=None)
+hypothesis.settings.load_profile("witmill")
 
 
 class Literals(Settings):
