@@ -97,7 +97,7 @@ def demo(example: Example, tmp_path_factory: pytest.TempPathFactory) -> Demo:
 
 
 @pytest.fixture
-def same_as_demo(demo: Demo) -> Callable[[Path], None]:
+def check_same_as_demo(demo: Demo) -> Callable[[Path], None]:
     """Return a check that another workspace holds the same bytes and the same catalogue."""
 
     def check(folder: Path) -> None:

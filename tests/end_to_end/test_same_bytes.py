@@ -50,13 +50,13 @@ def kill_in(stage: str, command: list[str], workspace: Path) -> None:
 
 
 def test_killed_in_many_stages_the_end_is_the_same(
-    example: Example, demo: Demo, same_as_demo: Callable[[Path], None], tmp_path: Path
+    example: Example, demo: Demo, check_same_as_demo: Callable[[Path], None], tmp_path: Path
 ) -> None:
     workspace = tmp_path / "killed"
     for stage in KILLED_IN:
         kill_in(stage, example.command(workspace, "--workers", "2"), workspace)
     example.run(workspace, "--workers", "2")
-    same_as_demo(workspace)
+    check_same_as_demo(workspace)
     left = [p for p in workspace.rglob("*") if p.name == "_run" or p.name.endswith(".part")]
     assert left == []
 
@@ -73,9 +73,9 @@ def test_killed_in_many_stages_the_end_is_the_same(
 def test_neither_workers_nor_executor_matter(
     example: Example,
     demo: Demo,
-    same_as_demo: Callable[[Path], None],
+    check_same_as_demo: Callable[[Path], None],
     tmp_path: Path,
     options: tuple[str, ...],
 ) -> None:
     example.run(tmp_path / "other", *options)
-    same_as_demo(tmp_path / "other")
+    check_same_as_demo(tmp_path / "other")
