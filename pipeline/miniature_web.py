@@ -87,9 +87,7 @@ class MiniatureWeb:
         self.behaviours = behaviours
         self.port = SITE_PORT
         self.requests: Counter[tuple[str, str]] = Counter()
-        self.most_at_once: Counter[str] = Counter()
         self.stopping = Event()
-        self._open: Counter[str] = Counter()
         self._lock = Lock()
 
     @property
@@ -115,18 +113,10 @@ class MiniatureWeb:
                 return behaviour
         return Behaviour(host=host)
 
-    @contextmanager
-    def counted(self, host: str, path: str) -> Iterator[None]:
-        """Count a request, and for the length of the block as one of its host's at the same time."""
+    def count(self, host: str, path: str) -> None:
+        """Count a request."""
         with self._lock:
             self.requests[host, path] += 1
-            self._open[host] += 1
-            self.most_at_once[host] = max(self.most_at_once[host], self._open[host])
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open[host] -= 1
 
 
 @contextmanager
@@ -245,8 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         host = (self.headers.get("Host") or "").partition(":")[0].lower()
         path = unquote(self.path.partition("?")[0], errors="replace")
-        with self.server.web.counted(host, path):
-            self._answer(host, path)
+        self.server.web.count(host, path)
+        self._answer(host, path)
 
     do_HEAD = do_GET
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Literal, Protocol, TypeVar
 
 from pipeline.errors import ConfigError
@@ -110,17 +111,13 @@ class LocalExecutor:
             # spawn, not fork: Arrow and DuckDB keep threads that do not survive a fork.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.workers, context, initializer=_start_worker)
-        # A process started here inherits the mask: Ctrl-C, which reaches the whole group, never ends
-        # it, and none is left half started. The parent decides what to stop.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            return self._pool.submit(work, task)
-        except BrokenProcessPool:
-            # An idle worker died since the last task ended: nothing is lost, a new pool takes over.
-            self.close()
-            return self._submit(work, task)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _undisturbed_start():
+            try:
+                return self._pool.submit(work, task)
+            except BrokenProcessPool:
+                # An idle worker died since the last task ended: nothing is lost, a new pool takes over.
+                self.close()
+        return self._submit(work, task)
 
     def _stop(self) -> None:
         if self._pool is not None:
@@ -134,6 +131,32 @@ class LocalExecutor:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+
+@contextmanager
+def _undisturbed_start() -> Iterator[None]:
+    """Start processes that never see Ctrl-C, and put off any signal to stop until they have started.
+
+    Ctrl-C reaches the whole process group; a process inherits the mask it is started under, and the
+    parent alone decides what to stop. A start that is cut short leaves a process that complains of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    handlers = {
+        stop: signal.signal(stop, lambda number, _: arrived.append(number)) for stop in stops
+    }
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for stop, handler in handlers.items():
+            signal.signal(stop, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _start_worker() -> None:

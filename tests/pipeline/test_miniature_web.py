@@ -262,7 +262,6 @@ def test_requests_are_counted_by_host_and_path() -> None:
         for _ in range(3):
             get(web, "http://shop.localhost:8417/logo.png")
         assert web.requests == {("shop.localhost", "/logo.png"): 3}
-        assert web.most_at_once == {"shop.localhost": 1}
 
 
 def test_a_taken_port_is_told_in_one_line(web: MiniatureWeb) -> None:
