@@ -6,6 +6,7 @@ without rows, so that queries written for a whole run work on half of one.
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from rich.text import Text
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
-from pipeline.runtime.manifest import MAIN
+from pipeline.runtime.manifest import MAIN, Manifest
 from pipeline.runtime.workspace import Workspace
 from pipeline.stages import STAGES
 
@@ -176,10 +177,10 @@ def view_definitions(
         connection: for a remote workspace, reads the parts through pyarrow instead of DuckDB's own
             extension, which would have to be downloaded.
     """
-    for stage in STAGES:
-        if manifest := workspace.manifest(stage.name):
-            workspace.check_sizes(manifest)
-    reader = _Reader(workspace, connection)
+    manifests = {stage.name: workspace.manifest(stage.name) for stage in STAGES}
+    for manifest in filter(None, manifests.values()):
+        workspace.check_sizes(manifest)
+    reader = _Reader(workspace, manifests, connection)
     selects = {view.name: reader.select(view.stage, view.table, view.schema) for view in VIEWS}
     selects["query_counts"] = " UNION ALL ".join(
         f"SELECT '{name}' AS stage, * FROM ({reader.select(name, 'query_counts', schemas.QUERY_COUNTS)})"
@@ -190,7 +191,7 @@ def view_definitions(
         for stage in STAGES
     )
     selects["history"] = _history(reader)
-    selects["stages"] = _stages(workspace)
+    selects["stages"] = _stages(workspace, manifests)
     return selects
 
 
@@ -212,10 +213,10 @@ def _history(reader: "_Reader") -> str:
     return " UNION ALL ".join(steps)
 
 
-def _stages(workspace: Workspace) -> str:
+def _stages(workspace: Workspace, manifests: Mapping[str, Manifest | None]) -> str:
     rows = []
     for position, stage in enumerate(STAGES):
-        manifest = workspace.manifest(stage.name)
+        manifest = manifests[stage.name]
         if manifest is None:
             rows.append([stage.name, position, "not run", None, None, None, None])
             continue
@@ -240,10 +241,11 @@ def _stages(workspace: Workspace) -> str:
 @dataclass(frozen=True)
 class _Reader:
     workspace: Workspace
+    manifests: Mapping[str, Manifest | None]
     connection: duckdb.DuckDBPyConnection | None
 
     def select(self, stage: str, table: str, schema: pa.Schema) -> str:
-        manifest = self.workspace.manifest(stage)
+        manifest = self.manifests[stage]
         parts = manifest.tables.get(table, []) if manifest else []
         if not parts:
             columns = ", ".join(f'CAST(NULL AS {_sql_type(c.type)}) AS "{c.name}"' for c in schema)

@@ -81,7 +81,7 @@ def make_plan(tables: Mapping[str, Any], *, source: str) -> Plan:
     general = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     chosen = {key: value for key, value in tables.items() if isinstance(value, dict)}
     configs: dict[str, Settings] = {}
-    for name in chosen.keys() - BY_NAME.keys():
+    for name in sorted(chosen.keys() - BY_NAME.keys()):
         problems.append(f"[{name}] is no stage, expected one of: {', '.join(BY_NAME)}")
     for stage in STAGES:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -241,8 +241,3 @@ class Workspace:
                 digest.update(chunk)
                 count += len(chunk)
         return Part(path=path, rows=rows, bytes=count, sha256=digest.hexdigest())
-
-    def properties(self) -> dict[str, Any]:
-        """Return what `witmill.json` says."""
-        properties: dict[str, Any] = json.loads(storage.read_bytes(self.path(PROPERTIES)))
-        return properties
