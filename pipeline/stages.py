@@ -25,6 +25,7 @@ class Stage:
         example: options to show in `--help` after `--workspace W`.
         arguments: the setting that is given without an option name, if any.
         extra: the extra of the distribution that has the libraries it needs, if any.
+        explain: says of one caption, under given settings, what the stage would do with it, and why.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     example: str = ""
     arguments: str | None = None
     extra: Literal["download", "train"] | None = None
+    explain: Callable[[Any, str], str] | None = None
 
     def require_extra(self) -> None:
         """Make sure that the stage's libraries are installed.
@@ -86,6 +88,7 @@ STAGES = (
         run=match.run,
         reasons=match.REASONS,
         example="--queries mine.parquet",
+        explain=match.explain,
     ),
     Stage(
         name="language",

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import schemas
+from pipeline.cli import main
 from pipeline.errors import ConfigError, InputError, MissingInput, StorageError
 from pipeline.match import REASONS, MatchConfig, explain, match_table, run
 from pipeline.runtime.executor import Executor, InlineExecutor
@@ -187,17 +188,30 @@ def test_each_pair_is_kept_or_dropped(captions: list[str]) -> None:
 @pytest.mark.parametrize(
     ("rules", "tokens", "found"),
     [
-        ("words", ["hot", "-", "dog", ",", "cat"], ["dog", "hot - dog", "cat"]),
-        ("metaclip", ["HOT-dog", ",", "", "cat"], ["cat"]),
+        ("words", "5 tokens: hot | - | dog | , | cat", ["dog", "hot - dog", "cat"]),
+        ("metaclip", "4 tokens: HOT-dog | , |  | cat", ["cat"]),
     ],
 )
 def test_explain_gives_tokens_and_queries(
-    rules: Rules, tokens: list[str], found: list[str]
+    rules: Rules, tokens: str, found: list[str], query_file: str
 ) -> None:
-    explanation = explain("HOT-dog, cat", queries_table(QUERIES), rules)
-    assert explanation.tokens == tokens
-    assert explanation.found["query"].to_pylist() == found
-    assert explanation.found.schema.equals(schemas.QUERIES)
+    config = MatchConfig(queries=query_file, rules=rules)
+    first, *rows, verdict = explain(config, "HOT-dog, cat").splitlines()
+    assert first == tokens
+    assert [row.split("  ")[-2] for row in rows] == found
+    assert verdict == f"kept: {len(found)} queries"
+
+
+def test_explain_says_when_a_caption_is_dropped(
+    query_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["match", "--queries", query_file, "--explain", "dogma"]) == 0
+    assert "dropped, no_query" in capsys.readouterr().out
+
+
+def test_a_command_without_a_workspace_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["match"]) == 1
+    assert "match has no workspace; give --workspace" in capsys.readouterr().err
 
 
 def test_every_query_of_the_builtin_list_is_found_in_itself() -> None:
