@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas
+from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.settings import Settings
@@ -37,10 +38,10 @@ class MatchConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class MatchTask:
-    """One part to match against the list in `queries`."""
+    """One part to match against the compiled list at `trie`."""
 
     part: Part
-    queries: Part
+    trie: str
     rules: Rules
     output: TaskOutput
 
@@ -59,9 +60,11 @@ def run(config: MatchConfig, workspace: Workspace, executor: Executor) -> Manife
     stage = begin("match", config, workspace, reads=("ingest",), files={"queries": path})
     if stage.done:
         return stage.done
-    written = stage.write_table("queries", queries, schemas.QUERIES)
+    stage.write_table("queries", queries, schemas.QUERIES)
+    trie = storage.join(stage.scratch("trie"), "trie")
+    _compile_to(trie, queries, config.rules)
     tasks = [
-        MatchTask(part=part, queries=written, rules=config.rules, output=stage.output(i))
+        MatchTask(part=part, trie=trie, rules=config.rules, output=stage.output(i))
         for i, part in enumerate(stage.parts("ingest"))
     ]
     return stage.finish(stage.map(executor, stage.name, match_part, tasks))
@@ -70,7 +73,7 @@ def run(config: MatchConfig, workspace: Workspace, executor: Executor) -> Manife
 def match_part(task: MatchTask) -> Outcome:
     """Read, match and write one part; runs in a worker."""
     pairs = task.output.read(task.part, schemas.PAIRS)
-    trie = _load_trie(task.output.workspace, task.queries, task.rules)
+    trie = _load_trie(task.trie, task.rules)
     kept, drops = match_table(pairs, trie)
     hits = len(kept.column("query_ids").combine_chunks().flatten())
     return task.output.write(
@@ -115,10 +118,16 @@ def explain(config: MatchConfig, caption: str) -> str:
     )
 
 
+def _compile_to(path: str, queries: pa.Table, rules: Rules) -> None:
+    # numba takes half a second to import, which the command line need not wait for.
+    from pipeline.trie import compile_queries, save_trie
+
+    save_trie(path, compile_queries(queries, rules))
+
+
 # One list a stage: a worker that goes on to another list has no more use for the first.
 @lru_cache(maxsize=1)
-def _load_trie(workspace: Workspace, queries: Part, rules: Rules) -> "QueryTrie":
-    # numba takes half a second to import, which the command line need not wait for.
-    from pipeline.trie import compile_queries
+def _load_trie(path: str, rules: Rules) -> "QueryTrie":
+    from pipeline.trie import load_trie
 
-    return compile_queries(workspace.read(queries, schemas.QUERIES), rules)
+    return load_trie(path, rules)

@@ -12,14 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import folding, trie_kernels
+from pipeline import folding, token_kernels, trie_kernels
 from pipeline.errors import ConfigError, InputError
-from pipeline.trie_kernels import IN_WORD, OWN_TOKEN, SEPARATES
-from pipeline.trie_tables import Bytes, Codes, Ids, Offsets, Rows, Tables
+from pipeline.runtime import storage
+from pipeline.trie_tables import ByteRules, Bytes, Ids, Offsets, Rows, Tables
 from queries.text import RULES, Rules, fold, metaclip_text, normalize, query_tokens, space_out
 
 # Captions matched in one go: enough to make calls free, few enough for all in between to stay small.
 BLOCK_ROWS = 65_536
+# An id plus one, shifted by a bit, fits 32 bits.
+MOST_ID = 2**31 - 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class QueryTrie:
     @property
     def nbytes(self) -> int:
         """Return the bytes its tables take."""
-        return sum(table.nbytes for table in self.tables[:-1])
+        return sum(table.nbytes for table in self.tables)
 
     def match(self, captions: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Return for each caption the ids of the queries in it: list<int32>, ascending, each id once.
@@ -55,9 +57,9 @@ class QueryTrie:
         return pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values)
 
     def _match_block(self, captions: pa.Array) -> tuple[Ids, Offsets]:
-        rows = _rows(captions, self.rules)
-        keep_empty = self.rules == "metaclip"
-        return trie_kernels.match_rows(rows, _codes(self.rules), keep_empty, self.tables)
+        return trie_kernels.match_rows(
+            text_rows(captions, self.rules), caption_bytes(self.rules), self.tables
+        )
 
 
 def compile_queries(queries: pa.Table, rules: str) -> QueryTrie:
@@ -71,20 +73,47 @@ def compile_queries(queries: pa.Table, rules: str) -> QueryTrie:
         raise ConfigError(f"rules are {rules!r}, expected one of: {', '.join(RULES)}")
     texts = queries.column("query").combine_chunks()
     query_ids = queries.column("query_id").to_numpy().astype(np.int32)
-    if len(query_ids) and query_ids.min() < 0:
-        raise InputError(f"a query has the id {query_ids.min()}, expected 0 or more")
-    codes, keep_empty = _query_codes(rules), rules == "metaclip"
-    loose, arena, arena_starts, names, offsets = trie_kernels.number_tokens(
-        _rows(texts, rules), codes, keep_empty
+    for wrong in query_ids[(query_ids < 0) | (query_ids > MOST_ID)][:1]:
+        raise InputError(f"a query has the id {wrong}, expected 0 to {MOST_ID}")
+    loose_tokens, arena, arena_starts, names, offsets = token_kernels.number_tokens(
+        text_rows(texts, rules), query_bytes(rules)
     )
-    distinct = len(arena_starts)
+    distinct = len(arena_starts) - 1
+    if distinct > token_kernels.MOST_TOKENS:
+        raise InputError(
+            f"the queries have {distinct} tokens, expected at most {token_kernels.MOST_TOKENS}"
+        )
     loose_edges, contents, refused = trie_kernels.link(names, offsets, query_ids, distinct)
     if refused >= 0:
         raise InputError(_refusal(texts.to_pylist(), refused, rules))
-    edges, hints = trie_kernels.pack_edges(loose_edges, contents, len(contents) - distinct)
-    tokens = trie_kernels.pack_tokens(loose, contents, distinct)
-    depth = int(np.diff(offsets).max(initial=0))
-    return QueryTrie(rules, Tables(tokens, arena, arena_starts, edges, hints, depth))
+    packed = trie_kernels.pack(loose_tokens, loose_edges, contents, distinct)
+    depth = np.array([np.diff(offsets).max(initial=0)], np.int64)
+    tables = Tables(*packed, arena, arena_starts, depth)
+    # As those read from a file are; the loops would be compiled once more for writable ones.
+    for table in tables:
+        table.flags.writeable = False
+    return QueryTrie(rules, tables)
+
+
+def save_trie(path: str, trie: QueryTrie) -> None:
+    """Write the tables of `trie` to `path`, from where any number of processes can share them."""
+    target = pa.BufferOutputStream()
+    for table in trie.tables:
+        pa.ipc.write_tensor(pa.Tensor.from_numpy(np.atleast_2d(table)), target)
+    storage.write_bytes(path, target.getvalue())
+
+
+def load_trie(path: str, rules: Rules) -> QueryTrie:
+    """Read what `save_trie` wrote; a local file is mapped, so that processes share one copy in memory."""
+    if storage.is_url(path):
+        source = pa.BufferReader(storage.read_bytes(path))
+    else:
+        source = pa.memory_map(storage.local_path(path))
+    with source:
+        tables = [pa.ipc.read_tensor(source).to_numpy() for _ in Tables._fields]
+    flat = {"arena", "arena_starts", "hints", "depth"}
+    named = zip(Tables._fields, tables, strict=True)
+    return QueryTrie(rules, Tables(*(t[0] if name in flat else t for name, t in named)))
 
 
 def _refusal(texts: list[str], row: int, rules: Rules) -> str:
@@ -105,8 +134,8 @@ def _blocks(captions: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array]:
             yield chunk.slice(start, BLOCK_ROWS)
 
 
-def _rows(texts: pa.Array, rules: Rules) -> Rows:
-    """Return the texts' bytes, by rules "words" folded as far as letter case, which the codes fold."""
+def text_rows(texts: pa.Array, rules: Rules) -> Rows:
+    """Return the texts' bytes, by rules "words" folded except for ASCII's letter case."""
     data, starts, ends = _buffers(texts)
     if rules == "metaclip":
         return Rows(data, data, starts, ends, np.zeros(len(starts), np.uint8))
@@ -152,25 +181,31 @@ def _buffers(texts: pa.Array) -> tuple[Bytes, Offsets, Offsets]:
 
 
 @cache
-def _codes(rules: Rules) -> Codes:
-    """Return what each byte of a caption does under `rules`; bytes of longer characters are in words."""
+def caption_bytes(rules: Rules) -> ByteRules:
+    """Return what each byte of a caption does under `rules`; those of longer characters are in words."""
     if rules == "metaclip":
-        return _byte_codes([metaclip_text(chr(byte))[1:-1] for byte in range(128)])
-    return _byte_codes([space_out(fold(chr(byte))) for byte in range(128)])
+        return _byte_rules([metaclip_text(chr(byte))[1:-1] for byte in range(128)], rules)
+    return _byte_rules([space_out(fold(chr(byte))) for byte in range(128)], rules)
 
 
 @cache
-def _query_codes(rules: Rules) -> Codes:
+def query_bytes(rules: Rules) -> ByteRules:
     """Return what each byte of a query does: MetaCLIP cuts entries at spaces only."""
     if rules == "metaclip":
-        return _byte_codes([chr(byte) for byte in range(128)])
-    return _codes(rules)
+        return _byte_rules([chr(byte) for byte in range(128)], rules)
+    return caption_bytes(rules)
 
 
-def _byte_codes(spaced: list[str]) -> Codes:
-    codes = np.arange(256, dtype=np.uint16) + IN_WORD
-    for byte, text in enumerate(spaced):
-        character = text.strip(" ")
-        kind = IN_WORD if text == character else OWN_TOKEN
-        codes[byte] = kind + ord(character) if character else SEPARATES
-    return codes
+def _byte_rules(spaced: list[str], rules: Rules) -> ByteRules:
+    """Return the rules by which each ASCII character becomes its text in `spaced`."""
+    in_word = [len(text) == 1 and text != " " for text in spaced] + [True] * 128
+    alone = [
+        len(text.strip(" ")) == 1 and not word for text, word in zip(spaced, in_word, strict=False)
+    ]
+    bounds = np.flatnonzero(np.diff([False, *in_word, False])).reshape(-1, 2) - [0, 1]
+    return ByteRules(
+        bounds.astype(np.uint8),
+        np.array([*alone, *[False] * 128], np.uint8),
+        fold_case=rules == "words",
+        keep_empty=rules == "metaclip",
+    )

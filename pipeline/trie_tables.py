@@ -5,11 +5,26 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+Index = int | np.int64
 Bytes = npt.NDArray[np.uint8]
-Codes = npt.NDArray[np.uint16]
 Ids = npt.NDArray[np.int32]
+Contents = npt.NDArray[np.uint32]
 Offsets = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+
+
+class ByteRules(NamedTuple):
+    """How bytes make tokens.
+
+    `in_word` are inclusive ranges of the bytes that words are made of, [ranges, 2]. Of the others,
+    `alone[byte]` is 1 for a token of its own and 0 for what only separates. With `fold_case`, A to Z
+    are read as a to z. With `keep_empty`, nothing between two separators is an empty token.
+    """
+
+    in_word: Bytes
+    alone: Bytes
+    fold_case: bool
+    keep_empty: bool
 
 
 class Rows(NamedTuple):
@@ -23,11 +38,15 @@ class Rows(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """The trie. `arena` keeps the tokens over 16 bytes; `hints` has a bit set for each edge's hash."""
+    """The trie: its tokens and edges, by hash; a bit set in `hints` for each edge.
+
+    `arena[arena_starts[t]:arena_starts[t + 1]]` are the bytes of token t; no query is deeper than
+    `depth[0]` tokens.
+    """
 
     tokens: Words
-    arena: Bytes
-    arena_starts: Offsets
     edges: Words
     hints: Words
-    depth: int
+    arena: Bytes
+    arena_starts: Offsets
+    depth: Offsets

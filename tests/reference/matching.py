@@ -42,11 +42,35 @@ def words_match(caption: str, queries: list[str]) -> list[int]:
     return [i for i, query in enumerate(queries) if stands_in(tokens(query), present)]
 
 
-def metaclip_match(caption: str, queries: list[str]) -> list[int]:
-    """Return the positions of the queries that `caption` contains by MetaCLIP's published rule."""
+def metaclip_text(caption: str) -> str:
+    """Return `caption` as MetaCLIP prepares it."""
     text = f" {caption} "
     for mark in (",", ".", ";", ":", "?", "!", "`"):
         text = text.replace(mark, f" {mark} ")
     for space in ("\t", "\n", "\r"):
         text = text.replace(space, " ")
+    return text
+
+
+def metaclip_match(caption: str, queries: list[str]) -> list[int]:
+    """Return the positions of the queries that `caption` contains by MetaCLIP's published rule."""
+    text = metaclip_text(caption)
     return [i for i, query in enumerate(queries) if f" {query} " in text]
+
+
+def metaclip_entries(caption: str, entries: dict[str, int], longest: int) -> list[int]:
+    """Return the positions of the entries that `caption` contains by MetaCLIP's published rule.
+
+    ` entry ` stands in a text where two of its spaces have `entry` between them; `entries` gives each
+    one's position, and `longest` is the length of the longest.
+    """
+    text = metaclip_text(caption)
+    spaces = [i for i, character in enumerate(text) if character == " "]
+    found = set()
+    for n, first in enumerate(spaces):
+        for second in spaces[n + 1 :]:
+            if second - first - 1 > longest:
+                break
+            if (entry := text[first + 1 : second]) in entries:
+                found.add(entries[entry])
+    return sorted(found)
