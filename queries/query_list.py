@@ -29,14 +29,33 @@ def read_queries(source: str, *, rules: Rules = "words") -> pa.Table:
         InputError: if it is not a list of distinct, non-empty queries with ids from 0.
     """
     path = str(BUILTIN) if source == "builtin" else source
-    with storage.open_input(path) as file:
-        is_parquet = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-    table = _read_parquet(path) if is_parquet else _read_text(path, rules)
+    is_table = is_parquet(path)
+    table = _read_parquet(path) if is_table else _read_text(path, rules)
     if not table.num_rows:
         raise InputError(f"{path} holds no queries; expected at least one")
-    if is_parquet:
+    if is_table:
         _check_rows(table, path, rules)
     return table
+
+
+def is_parquet(path: str) -> bool:
+    """Return whether the file at `path` begins as a Parquet file does."""
+    with storage.open_input(path) as file:
+        return bool(file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC)
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a UTF-8 text file, whichever way it marks their ends.
+
+    Raises:
+        InputError: naming the first line that is not UTF-8.
+    """
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(f"{path} line {line} is not UTF-8; expected a query a line") from error
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _read_parquet(path: str) -> pa.Table:
@@ -48,29 +67,23 @@ def _read_parquet(path: str) -> pa.Table:
         raise InputError(
             f"{path} cannot be read as Parquet: {reason}; fetch or build it again"
         ) from error
+    if "score" in table.column_names and "sources" not in table.column_names:
+        raise InputError(
+            f"{path} is a list of an earlier witmill, with a score in place of each source's figures;"
+            " build it again, or give its queries as a text file"
+        )
     return schemas.check(table, schemas.QUERIES, source=path).cast(schemas.QUERIES)
 
 
 def _read_text(path: str, rules: Rules) -> pa.Table:
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{path} line {line} is not UTF-8; expected a query a line") from error
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    lines = read_lines(path)
     queries = dict.fromkeys(normalize(line) if rules == "words" else line for line in lines)
     queries.pop("", None)
-    rows = len(queries)
-    return pa.table(
-        [
-            pa.array(range(rows), pa.int32()),
-            pa.array(queries, pa.string()),
-            pa.array(["user"] * rows, pa.string()),
-            pa.nulls(rows, pa.int64()),
-            pa.nulls(rows, pa.float64()),
-        ],
-        schema=schemas.QUERIES,
-    )
+    rows = [
+        {"query_id": i, "query": query, "source": "user", "sources": ["user"]}
+        for i, query in enumerate(queries)
+    ]
+    return pa.Table.from_pylist(rows, schema=schemas.QUERIES)
 
 
 def _check_rows(table: pa.Table, path: str, rules: Rules) -> None:

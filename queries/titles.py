@@ -1,8 +1,9 @@
 """Queries from the titles of Wikipedia's articles.
 
-CLIP took titles "above a certain search volume". The packaged titles come without page views, so
-another sign of demand ranks them: how many redirects people have made to the article (other names,
-spellings and abbreviations under which it is looked for), and how common its rarest word is:
+CLIP took titles "above a certain search volume". Where page views have been counted
+(`queries.pageviews`), they rank the titles. Without them, as in the packages, another sign of demand
+does: how many redirects people have made to the article (other names, spellings and abbreviations
+under which it is looked for), and how common its rarest word is:
 
     score = log2(1 + redirects) + log2(count of the rarest word in Wikipedia) / 8
 
@@ -33,6 +34,7 @@ TITLES = pa.schema(
 """A title and how many redirects lead to it; null where the title is itself a redirect."""
 
 MAXIMUM_TOKENS = 8
+_TOLD_APART = r"(?s)^(.*\S) \([^()]*\)$"
 _PIECE = 1 << 16
 
 # Lists, surveys and by-products rather than things: nobody captions a picture with them.
@@ -54,22 +56,53 @@ def read_titles(path: str) -> pa.Table:
     Raises:
         InputError: if it is not such a file.
     """
-    try:
-        with storage.open_input(path) as file:
-            table = pq.read_table(file)
-    except pa.ArrowInvalid as error:
-        raise InputError(
-            f"{path} is not a Parquet file; expected columns title, redirects"
-        ) from error
-    schemas.check(table, TITLES, source=path)
-    normalized = (normalize(title) for title in texts(table["title"]))
-    return pa.table([pa.array(normalized, pa.string()), table["redirects"]], schema=TITLES)
+    return normalized(schemas.check(_read(path, "title, redirects"), TITLES, source=path))
+
+
+def read_views(path: str) -> pa.Table:
+    """Return the rows of a Parquet file with the columns PAGE_VIEWS.
+
+    Raises:
+        InputError: if it is not such a file.
+    """
+    return schemas.check(_read(path, "title, views"), schemas.PAGE_VIEWS, source=path)
+
+
+def normalized(table: pa.Table) -> pa.Table:
+    """Return a table with its column `title` normalised."""
+    titles = pa.array((normalize(title) for title in texts(table["title"])), pa.string())
+    return table.set_column(table.column_names.index("title"), "title", titles)
+
+
+def bare(table: pa.Table) -> pa.Table:
+    """Return a table with titles as people say them: "Mercury (planet)" is "Mercury"."""
+    titles = pc.replace_substring_regex(table["title"], _TOLD_APART, r"\1")
+    return table.set_column(table.column_names.index("title"), "title", titles)
 
 
 def texts(column: pa.ChunkedArray) -> Iterator[str]:
     """Yield the strings of a column, a piece of it at a time in memory."""
     for start in range(0, len(column), _PIECE):
         yield from column.slice(start, _PIECE).to_pylist()
+
+
+def viewed_queries(views: pa.Table, *, minimum: int) -> pa.Table:
+    """Return the titles of articles, most viewed first; those below `minimum` miss a floor.
+
+    Articles that bear the same name, told apart in parentheses, are one query: who types the name
+    may mean any, so their views add up.
+
+    Args:
+        views: rows of PAGE_VIEWS.
+    """
+    named = normalized(bare(views)).group_by("title").aggregate([("views", "sum")])
+    named = named.filter(pc.match_substring_regex(named["title"], r"[\pL\pN]"))
+    rows = {
+        "query": named["title"],
+        "views": named["views_sum"],
+        "missed": pc.if_else(pc.less(named["views_sum"], minimum), "views", None),
+    }
+    return candidates("title", rows, order=[("views", "descending")])
 
 
 def title_queries(
@@ -79,24 +112,48 @@ def title_queries(
     minimum_redirects: int,
     minimum_word_count: int,
 ) -> pa.Table:
-    """Return the titles of two words and more that name a thing, highest score first.
+    """Return the titles of articles, highest score first; only those of two words and more that name a thing rank.
 
     Args:
         articles: rows of TITLES, normalised, of articles only.
-        words: how often each word occurs in Wikipedia.
+        words: how often each word occurs in Wikipedia; words below the minimum may be absent.
         minimum_word_count: how often each of a title's words must.
     """
-    best: dict[str, float] = {}
-    wanted = articles.filter(pc.greater_equal(articles["redirects"], minimum_redirects))
-    redirects_of = wanted["redirects"].to_pylist()
-    for title, redirects in zip(texts(wanted["title"]), redirects_of, strict=True):
-        if not _names_a_thing(title):
-            continue
-        rarest = min(words.get(word, 0) for word in _long_words(title))
-        if rarest >= minimum_word_count:
-            score = round(math.log2(1 + redirects) + math.log2(rarest) / 8, 3)
-            best[title] = max(score, best.get(title, 0.0))
-    return candidates("title", ((title, None, score) for title, score in best.items()))
+    named = articles.group_by("title").aggregate([("redirects", "max")])
+    named = named.filter(pc.not_equal(named["title"], ""))
+    redirects = named["redirects_max"].to_pylist()
+    judged = [
+        (None, "redirects")
+        if n < minimum_redirects
+        else _judge(title, n, words, minimum_word_count)
+        for title, n in zip(texts(named["title"]), redirects, strict=True)
+    ]
+    rows = {
+        "query": named["title"],
+        "redirects": named["redirects_max"],
+        "score": pa.array((score for score, _ in judged), pa.float64()),
+        "missed": pa.array((missed for _, missed in judged), pa.string()),
+    }
+    return candidates("title", rows, order=[("score", "descending")])
+
+
+def _judge(
+    title: str, redirects: int, words: Mapping[str, int], minimum_word_count: int
+) -> tuple[float | None, str | None]:
+    if not _names_a_thing(title):
+        return None, "title_form"
+    rarest = min(words.get(word, 0) for word in _long_words(title))
+    if rarest < minimum_word_count:
+        return None, "title_words"
+    return round(math.log2(1 + redirects) + math.log2(rarest) / 8, 3), None
+
+
+def _read(path: str, columns: str) -> pa.Table:
+    try:
+        with storage.open_input(path) as file:
+            return pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} is not a Parquet file; expected columns {columns}") from error
 
 
 def _names_a_thing(title: str) -> bool:

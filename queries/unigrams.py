@@ -10,8 +10,10 @@ import gzip
 import re
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import InputError
 from pipeline.runtime import storage
@@ -60,6 +62,14 @@ def is_word(cut: list[str]) -> bool:
     )
 
 
-def unigram_queries(counts: dict[str, int], *, minimum: int) -> pa.Table:
-    """Return the words that occur at least `minimum` times, most frequent first."""
-    return candidates("unigram", ((w, n, None) for w, n in counts.items() if n >= minimum))
+def unigram_queries(words: pa.Table, *, minimum: int) -> pa.Table:
+    """Return all of `words`, a table of word and count; those below `minimum` miss a floor."""
+    missed = pc.if_else(pc.less(words["count"], minimum), "word_count", None)
+    rows = {"query": words["word"], "count": words["count"], "missed": missed}
+    return candidates("unigram", rows, order=[("count", "descending")])
+
+
+def word_table(counts: Mapping[str, int]) -> pa.Table:
+    """Return counts as a table of word and count."""
+    words = pa.array(counts.keys(), pa.string())
+    return pa.table({"word": words, "count": pa.array(counts.values(), pa.int64())})

@@ -32,7 +32,7 @@ def wordnet_queries(folder: str) -> pa.Table:
         for part in PARTS_OF_SPEECH
         for lemma in first_lemmas(storage.join(folder, f"data.{part}"))
     }
-    return candidates("wordnet", ((lemma, None, None) for lemma in lemmas if lemma))
+    return candidates("wordnet", {"query": pa.array(filter(None, lemmas), pa.string())})
 
 
 def first_lemmas(path: str) -> Iterator[str]:

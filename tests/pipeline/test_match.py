@@ -47,7 +47,7 @@ def pairs_table(captions: list[str]) -> pa.Table:
 
 def queries_table(queries: list[str]) -> pa.Table:
     rows = [
-        {"query_id": i, "query": query, "source": "user", "count": None, "score": None}
+        {"query_id": i, "query": query, "source": "user", "sources": ["user"]}
         for i, query in enumerate(queries)
     ]
     return pa.Table.from_pylist(rows, schema=schemas.QUERIES)

@@ -5,12 +5,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
 from pipeline import schemas
 from pipeline.errors import InputError
-from queries.build import BuildConfig, build, union
-from queries.candidates import candidates
+from pipeline.runtime import storage
+from queries.build import build, record_path, write_source
+from queries.config import BuildConfig, SourceConfig
+from queries.presets import Source
 from queries.query_list import BUILTIN, read_queries
 from queries.titles import TITLES
 
@@ -32,7 +33,8 @@ def config(tmp_path: Path) -> BuildConfig:
     pq.write_table(pa.Table.from_pylist(rows, TITLES), tmp_path / "titles.parquet")
     return BuildConfig(
         output=str(tmp_path / "list.parquet"),
-        size=11,
+        size=13,
+        numbers=2,
         wordnet=str(tmp_path),
         words=str(tmp_path / "words.gz"),
         web_words=str(tmp_path / "web_words"),
@@ -46,43 +48,97 @@ def test_the_sources_follow_one_another_and_each_query_stands_once(config: Build
     report = build(config)
     table = read_queries(config.output)
     assert [(row["query"], row["source"]) for row in table.to_pylist()] == [
-        ("ad", "wordnet"), ("black", "wordnet"), ("dog", "wordnet"), ("run", "wordnet"),
-        ("tower", "unigram"), ("gate", "unigram"), ("golden", "unigram"), ("bridge", "unigram"),
-        ("eiffel", "unigram"), ("golden gate", "bigram"), ("eiffel tower", "title"),
+        ("0", "number"), ("1", "number"), ("ad", "wordnet"), ("black", "wordnet"), ("dog", "wordnet"),
+        ("run", "wordnet"), ("tower", "unigram"), ("gate", "unigram"), ("golden", "unigram"),
+        ("bridge", "unigram"), ("eiffel", "unigram"), ("golden gate", "bigram"), ("eiffel tower", "title"),
     ]  # fmt: skip
-    assert table["count"][9].as_py() == 150
-    assert report.sources == {"wordnet": 4, "unigram": 5, "bigram": 1, "title": 1}
-    assert report.candidates == {"wordnet": 4, "unigram": 6, "bigram": 1, "title": 3}
-    assert report.rows == 11
+    assert report.sources == {"number": 2, "wordnet": 4, "unigram": 5, "bigram": 1, "title": 1}
+    assert report.given == {"number": 2, "wordnet": 4, "unigram": 6, "bigram": 1, "title": 3}
+    assert report.candidates == {"number": 2, "wordnet": 4, "unigram": 7, "bigram": 4, "title": 5}
+    assert report.rows == 13
     assert report.bytes == Path(config.output).stat().st_size
+
+
+def test_all_sources_and_figures_of_a_query_are_kept(config: BuildConfig) -> None:
+    build(config)
+    rows = {row["query"]: row for row in read_queries(config.output).to_pylist()}
+    assert rows["dog"]["sources"] == ["wordnet", "unigram"]
+    assert rows["dog"]["count"] == 900
+    assert rows["golden gate"]["sources"] == ["bigram", "title"]
+    assert (rows["golden gate"]["count"], rows["golden gate"]["redirects"]) == (150, 3)
+    assert rows["golden gate"]["pmi"] > 2
+
+
+def test_a_users_queries_come_first_and_carry_what_others_know(
+    config: BuildConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("Red Panda\nDOG\n")
+    build(config.model_copy(update={"lists": (str(tmp_path / "mine.txt"),)}))
+    panda, dog, *_ = read_queries(config.output).to_pylist()
+    assert (panda["query"], panda["sources"]) == ("red panda", ["user"])
+    assert (dog["sources"], dog["count"]) == (["user", "wordnet", "unigram"], 900)
+
+
+def test_page_views_rank_titles_in_place_of_redirects(config: BuildConfig, tmp_path: Path) -> None:
+    views = [{"title": "Red Panda", "views": 90}, {"title": "Dog (film)", "views": 800},
+             {"title": "Obscure", "views": 69}]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(views, schemas.PAGE_VIEWS), tmp_path / "views.parquet")
+    build(config.model_copy(update={"pageviews": str(tmp_path / "views.parquet")}))
+    rows = {row["query"]: row for row in read_queries(config.output).to_pylist()}
+    assert rows["dog"]["views"] == 800
+    assert rows["red panda"]["source"] == "title"
+    assert "obscure" not in rows
+
+
+def test_a_priority_orders_and_chooses_the_sources(config: BuildConfig) -> None:
+    build(config.model_copy(update={"priority": ("unigram", "wordnet"), "size": 9}))
+    rows = read_queries(config.output)
+    assert rows["query"].to_pylist()[:2] == ["dog", "tower"]
+    assert set(rows["source"].to_pylist()) == {"unigram", "wordnet"}
+
+
+def test_the_record_says_what_became_of_every_candidate(config: BuildConfig) -> None:
+    record = pq.read_table(build(config).record)
+    assert build(config).record == record_path(config.output)
+    fates = {(r["query"], r["source"]): (r["missed"], r["query_id"]) for r in record.to_pylist()}
+    assert fates["park", "unigram"] == ("word_count", None)
+    assert fates["golden gate", "title"] == (None, 11)
+    assert fates["golden gate bridge", "title"] == (None, None)
+    assert fates["golden gate park", "title"] == ("redirects", None)
+
+
+@pytest.mark.parametrize(
+    ("source", "first"),
+    [("number", "0"), ("wordnet", "ad"), ("unigram", "dog"), ("bigram", "golden gate"), ("title", "eiffel tower")],
+)  # fmt: skip
+def test_a_source_can_be_written_alone(
+    config: BuildConfig, tmp_path: Path, source: Source, first: str
+) -> None:
+    settings = SourceConfig(**config.model_dump(exclude={"output", "size", "priority"}))
+    path = str(tmp_path / "source.parquet")
+    write_source(source, settings, path)
+    with storage.open_input(path) as file:
+        table = schemas.check(pq.read_table(file), schemas.QUERY_CANDIDATES, source=path)
+    assert table["query"][0].as_py() == first
+    assert set(table["source"].to_pylist()) == {source}
 
 
 def test_two_builds_give_the_same_bytes(config: BuildConfig, tmp_path: Path) -> None:
     again = config.model_copy(update={"output": str(tmp_path / "again.parquet")})
     assert build(config).sha256 == build(again).sha256
+    assert (
+        Path(record_path(config.output)).read_bytes()
+        == Path(record_path(again.output)).read_bytes()
+    )
     assert Path(config.output).read_bytes() == Path(again.output).read_bytes()
 
 
 def test_too_few_queries_are_an_error_and_leave_no_file(config: BuildConfig) -> None:
     with pytest.raises(
-        InputError, match="the sources give 12 queries, expected 500; set a lower size"
+        InputError, match="the sources give 14 queries, expected 500; set a lower size"
     ):
         build(config.model_copy(update={"size": 500}))
     assert not Path(config.output).exists()
-
-
-def test_a_size_of_nothing_is_refused() -> None:
-    with pytest.raises(ValidationError, match="greater than or equal to 1"):
-        BuildConfig(size=0)
-
-
-def test_a_query_belongs_to_the_first_source_that_gives_it() -> None:
-    first = candidates("unigram", [("dog", 9, None)])
-    second = candidates("title", [("dog", None, 8.0), ("hot dog", None, 7.0)])
-    table = union([first, second], size=2)
-    assert table.schema.equals(schemas.QUERIES)
-    assert table["source"].to_pylist() == ["unigram", "title"]
-    assert union([first, second], size=1)["query"].to_pylist() == ["dog"]
 
 
 @pytest.mark.skipif(

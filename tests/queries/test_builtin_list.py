@@ -12,6 +12,8 @@ from queries.query_list import BUILTIN, read_queries
 from queries.text import normalize
 from queries.unigrams import MARKUP
 
+ORDER = ["number", "wordnet", "unigram", "bigram", "title"]
+
 
 @cache
 def builtin() -> pa.Table:
@@ -43,15 +45,16 @@ def test_every_query_is_normalised_and_not_empty() -> None:
 
 def test_each_source_gives_what_the_documentation_says() -> None:
     assert Counter(sources().values()) == {
+        "number": 100,
         "wordnet": 86_648,
-        "unigram": 222_945,
+        "unigram": 222_855,
         "bigram": 51_989,
-        "title": 138_418,
+        "title": 138_408,
     }
 
 
 def test_the_sources_stand_in_the_order_of_priority() -> None:
-    assert list(dict.fromkeys(sources().values())) == ["wordnet", "unigram", "bigram", "title"]
+    assert list(dict.fromkeys(sources().values())) == ORDER
 
 
 def test_words_occur_at_least_a_hundred_times_and_the_most_frequent_come_first() -> None:
@@ -60,16 +63,40 @@ def test_words_occur_at_least_a_hundred_times_and_the_most_frequent_come_first()
     assert counts[-1] == 100
 
 
-@pytest.mark.parametrize(("source", "least"), [("bigram", 2.0), ("title", 3.0)])
-def test_scores_fall_and_stay_above_the_floor(source: str, least: float) -> None:
-    scores = rows(source)["score"].to_pylist()
-    assert scores == sorted(scores, reverse=True)
-    assert scores[-1] >= least
+def test_pmi_falls_and_stays_above_the_floor() -> None:
+    pmi = rows("bigram")["pmi"].to_pylist()
+    assert pmi == sorted(pmi, reverse=True)
+    assert pmi[-1] >= 2.0
+
+
+def test_every_query_names_all_its_sources_in_order_of_priority() -> None:
+    for source, named in zip(
+        builtin()["source"].to_pylist(), builtin()["sources"].to_pylist(), strict=True
+    ):
+        assert named[0] == source
+        assert named == [name for name in ORDER if name in named]
+
+
+@pytest.mark.parametrize(
+    ("figure", "givers"),
+    [("count", {"unigram", "bigram"}), ("pmi", {"bigram"}), ("redirects", {"title"}), ("views", set())],
+)  # fmt: skip
+def test_a_figure_is_there_whenever_one_of_its_sources_gave_the_query(
+    figure: str, givers: set[str]
+) -> None:
+    known = pc.is_valid(builtin()[figure]).to_pylist()
+    assert known == [bool(givers & set(named)) for named in builtin()["sources"].to_pylist()]
+
+
+def test_a_lemma_that_is_a_frequent_word_carries_its_count() -> None:
+    (dog,) = builtin().filter(pc.equal(builtin()["query"], "dog")).to_pylist()
+    assert dog["sources"] == ["wordnet", "unigram"]
+    assert dog["count"] == 103_067
 
 
 @pytest.mark.parametrize(
     ("query", "source"),
-    [("golden retriever", "wordnet"), ("eiffel tower", "wordnet"), ("iphone", "unigram"),
+    [("7", "number"), ("99", "number"), ("golden retriever", "wordnet"), ("eiffel tower", "wordnet"), ("iphone", "unigram"),
      ("2010", "unigram"), ("josé", "unigram"), ("red dress", "bigram"), ("wedding cakes", "bigram"),
      ("fire truck", "bigram"), ("new york city", "title"), ("t - shirt", "title"), ("boeing 747", "title")],
 )  # fmt: skip

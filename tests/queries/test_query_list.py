@@ -11,14 +11,12 @@ from queries.query_list import read_queries
 
 def write(path: Path, queries: list[str], ids: list[int] | None = None) -> str:
     rows = len(queries)
-    columns = [
-        pa.array(ids if ids is not None else range(rows), pa.int32()),
-        pa.array(queries),
-        pa.array(["unigram"] * rows, pa.string()),
-        pa.nulls(rows, pa.int64()),
-        pa.nulls(rows, pa.float64()),
+    numbers = ids if ids is not None else range(rows)
+    table = [
+        {"query_id": i, "query": query, "source": "unigram", "sources": ["unigram"]}
+        for i, query in zip(numbers, queries, strict=True)
     ]
-    pq.write_table(pa.table(columns, schema=schemas.QUERIES), path)
+    pq.write_table(pa.Table.from_pylist(table, schemas.QUERIES), path)
     return str(path)
 
 
@@ -29,6 +27,7 @@ def test_lines_of_text_are_normalised_and_repetitions_passed_over(tmp_path: Path
     assert table["query"].to_pylist() == ["golden retriever", "t - shirt", "猫", "ёлка"]
     assert table["query_id"].to_pylist() == [0, 1, 2, 3]
     assert set(table["source"].to_pylist()) == {"user"}
+    assert table["sources"].to_pylist() == [["user"]] * 4
     assert table.schema.equals(schemas.QUERIES)
 
 
@@ -85,6 +84,16 @@ def test_other_columns_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"query": ["dog"]}), tmp_path / "list.parquet")
     with pytest.raises(SchemaError, match="missing query_id; missing source"):
         read_queries(str(tmp_path / "list.parquet"))
+
+
+def test_a_list_of_an_earlier_version_is_named_as_such(tmp_path: Path) -> None:
+    columns = {"query_id": pa.array([0], pa.int32()), "query": ["dog"], "source": ["unigram"],
+               "count": [9], "score": [1.5]}  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "old.parquet")
+    with pytest.raises(
+        InputError, match=r"old\.parquet is a list of an earlier witmill.*build it again"
+    ):
+        read_queries(str(tmp_path / "old.parquet"))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

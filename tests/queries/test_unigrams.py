@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from queries.unigrams import unigram_queries, word_counts
+from queries.unigrams import unigram_queries, word_counts, word_table
 
 
 def write(path: Path, text: str) -> str:
@@ -26,10 +26,13 @@ def test_an_entry_that_is_not_one_word_does_not_count(tmp_path: Path, entry: str
     assert word_counts(write(tmp_path / "words.gz", f"the;9\n{entry}\n")) == {"the": 9}
 
 
-def test_words_below_the_minimum_are_left_out_and_the_most_frequent_come_first() -> None:
-    table = unigram_queries({"rare": 99, "cat": 100, "the": 5000}, minimum=100)
-    assert table["query"].to_pylist() == ["the", "cat"]
-    assert table["count"].to_pylist() == [5000, 100]
+def test_the_most_frequent_words_come_first_and_those_below_the_minimum_miss_it() -> None:
+    table = unigram_queries(word_table({"rare": 99, "cat": 100, "the": 5000}), minimum=100)
+    assert table.select(["query", "count", "rank", "missed"]).to_pylist() == [
+        {"query": "the", "count": 5000, "rank": 1, "missed": None},
+        {"query": "cat", "count": 100, "rank": 2, "missed": None},
+        {"query": "rare", "count": 99, "rank": None, "missed": "word_count"},
+    ]
 
 
 def test_a_line_without_a_count_is_named(tmp_path: Path) -> None:
