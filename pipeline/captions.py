@@ -1,243 +1,79 @@
 """Drop captions that describe no image: file names, placeholders, keyword lists, codes, markup.
 
-Rules are few and plain; each drop names the first that applied. Thresholds were set by reading what
-they drop of real alternative texts.
+Rules are tried in order and a drop names the first that applied. Boilerplate, the last, is what one
+site says of many images: it needs counts over all parts, so captions are judged, counted, then
+written.
 """
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+import pyarrow.parquet as pq
 
-from pipeline import schemas
+from pipeline import boilerplate, schemas
+from pipeline.caption_rules import (
+    BOILERPLATE,
+    REASONS,
+    RULES,
+    Captions,
+    CaptionsConfig,
+    mask_contacts,
+)
 from pipeline.errors import ConfigError
+from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
-from pipeline.runtime.settings import Settings
-from pipeline.runtime.stage import TaskOutput, begin
+from pipeline.runtime.stage import StageRun, TaskOutput, begin
 from pipeline.runtime.workspace import Workspace
 
+__all__ = ["REASONS", "CaptionsConfig", "explain", "judge", "judge_table", "run"]
+
 _DETAIL_CHARACTERS = 120
-
-
-class CaptionsConfig(Settings):
-    """Drop captions that describe no image: file names, placeholders, keyword lists, codes, markup."""
-
-    min_words: int = Field(2, ge=0)
-    """fewest words of a caption; where words are not spaced, each character is one"""
-    min_characters: int = Field(5, ge=0)
-    """fewest characters of a caption"""
-    max_characters: int = Field(1000, ge=1)
-    """most characters of a caption; the text encoder reads about 300"""
-    max_items: int = Field(9, ge=1)
-    """most short items between commas before a caption is a list of keywords"""
-    max_repeated_share: float = Field(0.5, ge=0, le=1)
-    """most that repeats may make up of a caption's words, from eight words on"""
-    min_letter_share: float = Field(0.4, ge=0, le=1)
-    """fewest letters among the characters that are not white space"""
-    disabled: tuple[str, ...] = ()
-    """rules not to apply, by the reason they give"""
+_VERDICTS = pa.schema([("verdict", pa.int8()), ("key", pa.uint64())])
+_KEPT = -1
+_CODES = {reason: code for code, reason in enumerate(REASONS)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A reason to drop a caption, what it means, and which captions it meets (a boolean array)."""
-
-    reason: str
-    about: str
-    applies: Callable[[pa.Array, CaptionsConfig], pa.Array]
-
-
-# One word is a run of letters and digits, joined by apostrophes and hyphens, or one character of a
-# script that puts no spaces.
-_WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]|[\p{L}\p{M}\p{N}]+(?:['’-][\p{L}\p{M}\p{N}]+)*"
-_IMAGE_FILE = r"\.(?:jpe?g|jfif|png|gif|webp|avif|bmp|tiff?|svg|heic|psd|ico)"
-
-_FILE_NAME_OR_URL = rf"""(?ix)^[\s"'(\[]* (?:
-    (?: https?:// | ftp:// | www\. ) \S+
-  | \S+ {_IMAGE_FILE} (?: \?\S* )?
-  | \S+ \.(?: com | net | org | co\.uk | info | html? | php | aspx? ) (?: /\S* )?
-  | (?: img | dsc[fn]? | dscn | pict | image | photo | screen[\ _-]?shot | scan | pxl | mvi | gopr | wp | vid | untitled )
-    [\s_.-]* \d[\d\s_.:-]* (?: at\s[\d.:\s]+(?:[ap]m)? )? (?: \(\d+\) )? (?: copy )? (?: {_IMAGE_FILE} )?
-  | [\w.%+~]+ (?: [_-]+ [\w.%+~]+ ){{2,}} (?: \s? \(\d+\) )?
-)[\s"')\]]*$"""
-
-_THING = r"(?:image|img|photo|photograph|picture|pic|graphic|icon|logo|thumbnail|thumb|banner|slide|slider|cover|avatar|screenshot|spacer|placeholder|background|gallery|figure|fig|poster|illustration|preview|video|media|file|product|item|profile|user|author|header|footer|hero|default|main|featured|site|page|post|article|blog|website|company|brand|app|alt|alternate|text|description|title|caption|untitled|unnamed|blank|empty|null|none|undefined|loading|loader|pixel|tracking|ad|advertisement|advert|sponsored)"
-_PLACEHOLDER = rf"""(?ix)^[\s"'\[(<*.:_-]* (?:
-    (?: (?: the | a | an | my | our | your | this | no | alt ) [\s_-]+ )? {_THING} (?: [\s_.:#/-]+ {_THING} )* [\s_.:#()-]* (?: \d+ (?: \s (?: of | / ) \s \d+ )? )?
-  | (?: no | missing ) [\s_-]+ (?: image | photo | picture | logo | cover | thumbnail | preview ) s? (?: \s (?: available | found | yet | uploaded | provided | here ) )?
-  | (?: an? \s )? (?: image | photo | picture | cover | preview | thumbnail ) s? \s (?: is \s )? (?: not \s (?: yet \s )? (?: available | found | loaded | provided ) | unavailable | coming \s soon | missing | pending )
-  | (?: please \s )? click (?: \s (?: here | on .* | image | photo | picture | thumbnail | me | for .* | to \s (?: enlarge | view | zoom | expand | see | open | play | go | visit | download | read ) .{{0,16}} ) )?
-  | (?: tap | hover | press | roll \s over ) \s .* \s (?: enlarge | zoom | view | expand ) .*
-  | (?: view | see | show | open | enlarge | zoom | download | share | print | play | watch ) \s (?: the \s | this \s | full \s | larger \s | large \s | more \s | all \s | in \s )* (?: {_THING} s? | size | full | larger | more | details | pinterest | facebook | twitter )
-  | (?: share | follow \s us | like \s us | join \s us | find \s us ) \s (?: on | via | with | by ) \s \S+
-  | lorem \s ipsum .* | insert \s .* \s here | your \s (?: image | text | logo | ad ) \s here .*
-  | (?: read | learn | find \s out ) \s more | back \s to \s top | coming \s soon | sold \s out | add \s to \s (?: cart | wishlist | basket )
-  | skip \s to .* | loading .{{0,12}} | close | menu | search | home \s page
-)[\s"'\])>*.:!_-]*$"""
-
-_MARKUP = r"""(?ix)
-    </?[a-z][a-z0-9]{0,10}(?:\s[^<>]*)?/?> | <!-- | &lt;/?[a-z] | \\(?:displaystyle|frac|mathrm|mathbf|text)\b
-  | \{\{ | \}\} | <% | \[/?(?: caption | gallery | img | url | embed | shortcode | vc_\w+ )[\]\s=] | \$\{
-  | \bfunction\s*\( | \bvar\s\w+\s*= | (?: href | src | class | style | width | height )\s*=\s*["'] | \\u[0-9a-f]{4} | %20\S*%20"""
-
-_CONTACT = r"""(?ix)
-    [a-z0-9._%+-]{1,64} @ [a-z0-9-]{1,63} (?: \.[a-z0-9-]{1,63} )* \. [a-z]{2,24} \b
-  | (?: ^ | [^\w.-] ) (?: \+?1 [\s.-]? )? (?: \(\d{3}\) \s? | \d{3} [\s.-] ) \d{3} [.-] \d{4} (?: $ | [^\w-] )
-  | (?: ^ | [^\w] ) \+ \d{1,3} [\s.-]? \(?\d{1,4}\)? (?: [\s.-]? \d{2,4} ){2,4} (?: $ | \W )
-  | \b (?: tel | phone | mobile | call \s us | call \s now | whats\s?app | fax | hotline ) [\s.:]* (?: at \s | on \s )? \+? [\d(] [\d\s().-]{6,} \d"""
-
-_PRICE = r"(?i)^\W*(?:(?:only|from|now|price|was|sale|rrp|usd|eur|gbp|rs\.?|us)[\s:]*)*(?:[$€£¥₹]|usd|eur|gbp|rs\.?)\s*\d[\d.,]*(?:\s*(?:usd|eur|gbp|off|each|only|-|–|/|[$€£¥₹]\s*[\d.,]+))*\W*$"
-_HAS_DIGIT = r"\p{N}"
-# A word to read: three letters that no digit interrupts, or one letter of a script other than Latin.
-_PLAIN_WORD = r"(?:^|[^\p{L}\p{N}_])(?:\p{L}\p{M}*){3,}(?:$|[^\p{L}\p{N}_])|[^\P{L}\p{Latin}]"
-
-_WORDS = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_MIN_WORDS_FOR_REPETITION = 8
-
-
-def _matches(pattern: str) -> Callable[[pa.Array, CaptionsConfig], pa.Array]:
-    compact = _compact(pattern)
-    return lambda captions, _: pc.match_substring_regex(captions, compact)
-
-
-def _compact(pattern: str) -> str:
-    # RE2 has no verbose mode.
-    flags = re.match(r"\(\?(i?)x\)", pattern)
-    if not flags:
-        return pattern
-    body = re.sub(r"(\\.)|\s+", lambda m: m[1] or "", pattern[flags.end() :])
-    return f"(?{flags[1]})" + body if flags[1] else body
-
-
-def _too_short(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
-    words = pc.count_substring_regex(captions, _WORD)
-    few_characters = pc.less(pc.utf8_length(captions), config.min_characters)
-    return pc.or_(pc.less(words, config.min_words), few_characters)
-
-
-def _too_long(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
-    return pc.greater(pc.utf8_length(captions), config.max_characters)
-
-
-def _keyword_list(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
-    separators = pc.count_substring_regex(captions, r"[,;|、，]")
-    return _where(pc.greater_equal(separators, config.max_items), captions, _is_keyword_list)
-
-
-def _is_keyword_list(caption: str) -> bool:
-    items = [item for item in re.split(r"[,;|、，]", caption) if item.strip()]
-    lengths = [len(item.split()) for item in items]
-    # Names have two words or more, and a long item is a sentence that happens to list something.
-    return max(lengths) <= 6 and sum(lengths) <= 2 * len(lengths)
-
-
-def _repetition(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
-    spaces = pc.count_substring_regex(captions, r"\s+")
-    candidates = pc.greater_equal(spaces, _MIN_WORDS_FOR_REPETITION - 1)
-    return _where(
-        candidates, captions, lambda caption: repeated_share(caption) > config.max_repeated_share
-    )
-
-
-def repeated_share(caption: str) -> float:
-    """Return which part of a caption's words occurred before in it, 0 to 1."""
-    counts = Counter(_WORDS.findall(caption.casefold()))
-    total = sum(counts.values())
-    return 1 - len(counts) / total if total else 0.0
-
-
-def _mostly_symbols(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
-    # Counting every letter takes ten times as long as counting what is none.
-    others = pc.count_substring_regex(captions, r"[\p{N}\p{P}\p{S}]")
-    candidates = pc.greater(pc.multiply(others, 5), pc.utf8_length(captions))
-    return _where(
-        candidates, captions, lambda caption: letter_share(caption) < config.min_letter_share
-    )
-
-
-def letter_share(caption: str) -> float:
-    """Return which part of a caption's characters, white space aside, are letters or their marks."""
-    categories = Counter(unicodedata.category(character)[0] for character in caption)
-    visible = sum(categories[kind] for kind in "LMNPS")
-    return (categories["L"] + categories["M"]) / visible if visible else 0.0
-
-
-def _price_or_code(captions: pa.Array, _: CaptionsConfig) -> pa.Array:
-    has_digit = pc.match_substring_regex(captions, _HAS_DIGIT)
-    has_word = pc.match_substring_regex(captions, _PLAIN_WORD)
-    is_code = pc.and_(has_digit, pc.invert(has_word))
-    return pc.or_(is_code, pc.match_substring_regex(captions, _PRICE))
-
-
-def _where(candidates: pa.Array, captions: pa.Array, test: Callable[[str], bool]) -> pa.Array:
-    answers = [
-        bool(is_candidate) and test(caption)
-        for is_candidate, caption in zip(candidates.to_pylist(), captions.to_pylist(), strict=True)
-    ]
-    return pa.array(answers, pa.bool_())
-
-
-RULES = (
-    Rule(
-        reason="markup",
-        about="HTML, template or script code stands in it",
-        applies=_matches(_MARKUP),
-    ),
-    Rule(
-        reason="file_name_or_url",
-        about="it is the name of a file or an address",
-        applies=_matches(_FILE_NAME_OR_URL),
-    ),
-    Rule(
-        reason="placeholder",
-        about="it says only that there is an image, or what a button does",
-        applies=_matches(_PLACEHOLDER),
-    ),
-    Rule(reason="too_short", about="fewer characters or words than the least", applies=_too_short),
-    Rule(
-        reason="price_or_code",
-        about="it is a price, or has digits and no word",
-        applies=_price_or_code,
-    ),
-    Rule(reason="too_long", about="more characters than the most", applies=_too_long),
-    Rule(
-        reason="mostly_symbols",
-        about="digits and symbols outnumber letters",
-        applies=_mostly_symbols,
-    ),
-    Rule(
-        reason="contact",
-        about="an e-mail address or telephone number stands in it",
-        applies=_matches(_CONTACT),
-    ),
-    Rule(reason="keyword_list", about="many short items between commas", applies=_keyword_list),
-    Rule(reason="repetition", about="most of its words are repeats", applies=_repetition),
-)
-
-REASONS = {rule.reason: rule.about for rule in RULES}
-
-
-def judge(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
-    """Return for each caption the reason to drop it, or null to keep it."""
-    rules = [rule for rule in RULES if rule.reason not in config.disabled]
-    verdicts = [rule.applies(captions, config) for rule in rules]
-    if not rules:
-        return pa.nulls(len(captions), pa.string())
-    conditions = pa.StructArray.from_arrays(verdicts, names=[rule.reason for rule in rules])
-    return pc.case_when(conditions, *[pa.scalar(rule.reason) for rule in rules])
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionsTask:
-    """One part to judge."""
+class PartTask:
+    """One part to judge and to write."""
 
     part: Part
+    config: CaptionsConfig
+    output: TaskOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeTask:
+    """One part to judge, its captions to be counted for `partitions`; files begin with `path`."""
+
+    part: Part
+    config: CaptionsConfig
+    partitions: int
+    path: str
+    output: TaskOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountTask:
+    """One partition of sites and captions to look for boilerplate in."""
+
+    counts: tuple[str, ...]
+    partition: int
+    least: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteTask:
+    """One judged part to be written, without its boilerplate."""
+
+    part: Part
+    verdicts: str
+    boilerplate: tuple[str, ...]
     config: CaptionsConfig
     output: TaskOutput
 
@@ -250,34 +86,138 @@ def run(config: CaptionsConfig, workspace: Workspace, executor: Executor) -> Man
         MissingInput: if `language` has not finished.
         TaskFailed: if a part cannot be judged.
     """
+    _check_disabled(config)
+    stage = begin("captions", config, workspace, reads=["language"])
+    if stage.done:
+        return stage.done
+    parts = stage.parts("language")
+    if BOILERPLATE in config.disabled:
+        tasks = [
+            PartTask(part=part, config=config, output=stage.output(i))
+            for i, part in enumerate(parts)
+        ]
+        return stage.finish(stage.map(executor, "captions", judge_part, tasks))
+    return stage.finish(_judge_and_count(stage, executor, config, parts))
+
+
+def _check_disabled(config: CaptionsConfig) -> None:
     unknown = [reason for reason in config.disabled if reason not in REASONS]
     if unknown:
         raise ConfigError(
             f"captions.disabled names {', '.join(unknown)}, expected among: {', '.join(REASONS)}"
         )
-    stage = begin("captions", config, workspace, reads=["language"])
-    if stage.done:
-        return stage.done
-    tasks = [
-        CaptionsTask(part=part, config=config, output=stage.output(i))
-        for i, part in enumerate(stage.parts("language"))
+
+
+def _judge_and_count(
+    stage: StageRun, executor: Executor, config: CaptionsConfig, parts: list[Part]
+) -> list[Outcome]:
+    folder = stage.scratch("judged")
+    partitions = boilerplate.count_partitions(sum(part.rows for part in parts))
+    judged = stage.map(
+        executor,
+        "judge",
+        count_part,
+        [
+            JudgeTask(
+                part=part,
+                config=config,
+                partitions=partitions,
+                path=f"{folder}/{i:05d}",
+                output=stage.output(i),
+            )
+            for i, part in enumerate(parts)
+        ],
+    )
+    counts = tuple(outcome.parts["counts"][0].path for outcome in judged)
+    counting = [
+        CountTask(
+            counts=counts,
+            partition=i,
+            least=config.boilerplate_urls,
+            path=f"{folder}/boilerplate-{i:05d}.arrow",
+        )
+        for i in range(partitions)
     ]
-    return stage.finish(stage.map(executor, "captions", judge_part, tasks))
+    found = stage.map(executor, "count", find_partition, counting)
+    keys = tuple(outcome.parts["keys"][0].path for outcome in found)
+    tasks = [
+        WriteTask(
+            part=part,
+            verdicts=outcome.parts["verdicts"][0].path,
+            boilerplate=keys,
+            config=config,
+            output=stage.output(i),
+        )
+        for i, (part, outcome) in enumerate(zip(parts, judged, strict=True))
+    ]
+    return stage.map(executor, "write", write_part, tasks)
 
 
-def judge_part(task: CaptionsTask) -> Outcome:
+def judge_part(task: PartTask) -> Outcome:
     """Read, judge and write one part; runs in a worker."""
     pairs = task.output.read(task.part, schemas.LANGUAGES)
-    kept, drops = judge_table(pairs, task.config)
-    return task.output.write(
-        rows_in=pairs.num_rows, kept=kept, schema=schemas.CAPTIONS, drops=drops
+    return _write(task.output, pairs, *judge_table(pairs, task.config))
+
+
+def count_part(task: JudgeTask) -> Outcome:
+    """Judge one part, and count the captions of each site that no rule meets; runs in a worker."""
+    columns = ["url", "page_url", "caption"]
+    pairs = task.output.read(task.part, schemas.LANGUAGES, columns)
+    verdicts = _verdicts(_captions(pairs, task.config), task.config)
+    keys = boilerplate.site_keys(pairs)
+    table = pa.table([verdicts, keys], schema=_VERDICTS)
+    path = f"{task.path}-verdicts.parquet"
+    with storage.atomic_output(path) as file:
+        pq.write_table(table, file, compression="zstd")
+    counts = boilerplate.write_counts(
+        f"{task.path}-counts.arrow", keys[verdicts == _KEPT], task.partitions
+    )
+    part = Part(path=path, rows=len(table), bytes=file.size, sha256=file.sha256)
+    return Outcome(
+        rows_in=len(pairs), rows_out=len(pairs), parts={"verdicts": [part], "counts": [counts]}
     )
 
 
+def find_partition(task: CountTask) -> Outcome:
+    """List the boilerplate of one partition; runs in a worker."""
+    keys = boilerplate.find_boilerplate(task.counts, task.partition, task.least)
+    part = boilerplate.write_keys(task.path, keys)
+    return Outcome(rows_in=0, rows_out=0, parts={"keys": [part]})
+
+
+def write_part(task: WriteTask) -> Outcome:
+    """Write one judged part without its boilerplate; runs in a worker."""
+    pairs = task.output.read(task.part, schemas.LANGUAGES)
+    with storage.open_input(task.verdicts) as file:
+        judged = pq.read_table(file, schema=_VERDICTS)
+    verdicts = judged.column("verdict").to_numpy().copy()
+    kept = verdicts == _KEPT
+    keys = judged.column("key").to_numpy()[kept]
+    is_boilerplate = boilerplate.is_boilerplate(keys, task.boilerplate)
+    verdicts[np.flatnonzero(kept)[is_boilerplate]] = _CODES[BOILERPLATE]
+    captions = _captions(pairs, task.config)
+    return _write(task.output, pairs, *_part_with(pairs, captions, _reasons(verdicts)))
+
+
+def _write(output: TaskOutput, pairs: pa.Table, kept: pa.Table, drops: pa.Table) -> Outcome:
+    return output.write(rows_in=len(pairs), kept=kept, schema=schemas.CAPTIONS, drops=drops)
+
+
 def judge_table(pairs: pa.Table, config: CaptionsConfig) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of `pairs` whose caption no rule meets, and the others as DROPS."""
+    """Return the rows of `pairs` whose caption no rule meets, and the others as DROPS.
+
+    Where contacts are masked, rows have the masked caption, and it is that one which is judged.
+    """
+    captions = _captions(pairs, config)
+    return _part_with(pairs, captions, judge(captions, config))
+
+
+def _captions(pairs: pa.Table, config: CaptionsConfig) -> pa.Array:
     captions = pairs.column("caption").combine_chunks()
-    reasons = judge(captions, config)
+    return mask_contacts(captions) if config.contacts == "mask" else captions
+
+
+def _part_with(pairs: pa.Table, captions: pa.Array, reasons: pa.Array) -> tuple[pa.Table, pa.Table]:
     bad = pc.is_valid(reasons)
     drops = pa.table(
         {
@@ -287,4 +227,49 @@ def judge_table(pairs: pa.Table, config: CaptionsConfig) -> tuple[pa.Table, pa.T
         },
         schema=schemas.DROPS,
     )
-    return pairs.filter(pc.invert(bad)), drops
+    place = pairs.schema.get_field_index("caption")
+    judged = pairs.set_column(place, pairs.schema.field(place), captions)
+    return judged.filter(pc.invert(bad)), drops
+
+
+def judge(captions: pa.Array, config: CaptionsConfig) -> pa.Array:
+    """Return for each caption the reason to drop it, the first that applies, or null to keep it."""
+    return _reasons(_verdicts(captions, config))
+
+
+def _verdicts(texts: pa.Array, config: CaptionsConfig) -> npt.NDArray[np.int8]:
+    captions = Captions(texts)
+    verdicts = np.full(len(texts), _KEPT, np.int8)
+    for rule in reversed(RULES):
+        if rule.reason not in config.disabled:
+            verdicts[rule.applies(captions, config)] = _CODES[rule.reason]
+    return verdicts
+
+
+def _reasons(verdicts: npt.NDArray[np.int8]) -> pa.Array:
+    names = pa.array(list(REASONS), pa.string())
+    return names.take(pa.array(verdicts, mask=verdicts == _KEPT))
+
+
+def explain(config: CaptionsConfig, caption: str) -> str:
+    """Return what each rule sees in `caption`, what it allows, and the verdict, as lines of text."""
+    _check_disabled(config)
+    pairs = pa.table({"caption": pa.array([caption], pa.string())})
+    texts = _captions(pairs, config)
+    captions = Captions(texts)
+    rows = [("rule", "measured", "allowed", "verdict")]
+    reason = None
+    for rule in RULES:
+        verdict = "off"
+        if rule.reason not in config.disabled:
+            drops = bool(rule.applies(captions, config)[0])
+            verdict = "drop" if drops else "pass"
+            reason = reason or (rule.reason if drops else None)
+        rows.append((rule.reason, rule.measured(captions), rule.allowed(config), verdict))
+    verdict = "off" if BOILERPLATE in config.disabled else "open"
+    limit = f"fewer than {config.boilerplate_urls} images"
+    rows.append((BOILERPLATE, "known of whole crawls only", limit, verdict))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    end = f"dropped: {reason}" if reason else "kept"
+    return "\n".join([f"{end}: {texts[0].as_py()!r}", "", *lines])

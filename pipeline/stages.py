@@ -97,6 +97,7 @@ STAGES = (
         run=language.run,
         reasons=language.REASONS,
         example="--languages en",
+        explain=language.explain,
     ),
     Stage(
         name="captions",
@@ -104,6 +105,8 @@ STAGES = (
         config=captions.CaptionsConfig,
         run=captions.run,
         reasons=captions.REASONS,
+        example="--preset datacomp",
+        explain=captions.explain,
     ),
     Stage(
         name="balance",
@@ -116,7 +119,7 @@ STAGES = (
     Stage(
         name="download",
         extra="download",
-        reads=("balance",),
+        reads=("balance", "ingest"),
         config=download.DownloadConfig,
         run=download.run,
         reasons=download.REASONS,

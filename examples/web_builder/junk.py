@@ -34,6 +34,8 @@ ALTS: dict[str, tuple[str | None, ...]] = {
     "alt_empty": ("", "", "", "   "),
     "alt_missing": (None, None, None),
     "alt_white": ("a picture\n   over\ttwo lines  ", "   a garden in spring   ", "snow\u00a0on\u00a0the\u00a0roof"),
+    "alt_broken": ("The caf\ufffd by the ch\ufffdteau: cr\ufffdpes, cr\ufffdme br\ufffdl\ufffde and p\ufffdt\ufffd", "The fa\ufffdade of the old th\ufffd\ufffdtre, as na\ufffdve as its clich\ufffds"),
+    "alt_boilerplate": ("Thank you for visiting our blog",) * 20,
     "alt_invisible": ("a red\u200b balloon\ufeff", "a \u202emirrored\u202c word", "soft\u00adware for drawing"),
 }  # fmt: skip
 SCRIPTS = (

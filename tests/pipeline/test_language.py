@@ -111,13 +111,13 @@ def test_a_missing_model_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     "caption", ["", "\n", "\0", "\u2028 \x85", "__label__de", "x" * 100_000, "😀" * 500]
 )
 def test_odd_captions_get_some_language(caption: str) -> None:
-    languages, probabilities = identify([caption, CAPTIONS[1]], load_model(find_model()))
+    languages, probabilities = identify(pa.array([caption, CAPTIONS[1]]), load_model(find_model()))
     assert languages.to_pylist()[1] == "de"
     assert all(0 <= p <= 1 for p in probabilities.to_pylist())
 
 
 def test_capitals_do_not_matter() -> None:
-    small, large = ([c.lower() for c in CAPTIONS], [c.upper() for c in CAPTIONS])
+    small, large = (pa.array([change(c) for c in CAPTIONS]) for change in (str.lower, str.upper))
     model = load_model(find_model())
     assert identify(small, model)[0].equals(identify(large, model)[0])
 
@@ -131,7 +131,46 @@ def test_captions_of_known_language_are_told_apart(
 ) -> None:  # type: ignore[no-untyped-def]
     with gzip.open(shared_data / f"captions/multi30k/task1.train.{code}.gz", "rt") as file:
         captions = file.read().splitlines()[:5000]
-    languages, probabilities = identify(captions, load_model(find_model()))
+    languages, probabilities = identify(pa.array(captions), load_model(find_model()))
     is_certain = probabilities.to_numpy() >= LanguageConfig().min_probability
     share = np.mean((np.array(languages.to_pylist()) == "en") & is_certain)
     assert low <= share <= high
+
+
+def test_blocks_and_odd_spaces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = [
+        *CAPTIONS,
+        "Ein\u00a0Hund\u2003läuft",
+        "A\u2028dog\x85runs\tfast",
+        "ÉTÉ à Paris",
+    ] * 3
+    model = load_model(find_model())
+    plain = [
+        model.f.predict(" ".join(c.lower().split()) + "\n", 1, 0.0, "strict") for c in captions
+    ]
+    monkeypatch.setattr(language, "BLOCK_ROWS", 4)
+    languages, probabilities = identify(pa.array(captions), model)
+    assert languages.to_pylist() == [found[0][1].removeprefix("__label__") for found in plain]
+    assert probabilities.to_pylist() == [
+        min(1.0, float(np.float32(found[0][0]))) for found in plain
+    ]
+    assert identify(pa.array([], pa.string()), model)[0].to_pylist() == []
+
+
+@pytest.mark.parametrize(
+    ("caption", "settings", "verdict", "first"),
+    [
+        (CAPTIONS[0], {}, "kept", "en"),
+        (CAPTIONS[1], {}, "dropped: other_language", "de"),
+        (CAPTIONS[1], {"languages": ("de",)}, "kept", "de"),
+        (CAPTIONS[3], {}, "dropped: uncertain_language", "en"),
+        ("", {}, "dropped: uncertain_language", "en"),
+    ],
+)
+def test_an_explanation_shows_verdict_and_guesses(
+    caption: str, settings: dict[str, tuple[str, ...]], verdict: str, first: str
+) -> None:
+    told = language.explain(LanguageConfig(**settings), caption).splitlines()
+    assert told[0] == f"{verdict}: {caption!r}"
+    assert told[2].split()[0] == first
+    assert told[-1] == f"wanted: {', '.join(settings.get('languages', ('en',)))}, from 0.15 on"
