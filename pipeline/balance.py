@@ -4,48 +4,72 @@ Each (pair, query) has a fixed priority. A query keeps its `cap` pairs of smalle
 stays if any of its queries keeps it. In bounded memory:
 
 1. count: matches per query, per part, then summed;
-2. candidates: of queries over the cap, the matches that can be among the smallest, per part;
+2. candidates: of queries over the cap, the matches near the cap-th smallest, per part;
    thresholds: the cap-th smallest per query, over disjoint ranges of queries;
 3. filter: keep what is at or below a threshold, per part.
 
 The stage runs before `download`, with headroom for links that are dead, and again, as `rebalance`,
-on what is left after `dedup`, with the cap itself.
+on what is left after `dedup`, with the cap itself. A new crawl is added to one that was balanced before
+by choosing among its pairs and those kept then, see `balance_sources`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline import schemas
-from pipeline.priorities import I64, Thresholds, match_list
+from pipeline.balance_report import query_counts, summarize, write_report
+from pipeline.balance_sources import EarlierCrawl, Source, find_known, open_earlier
+from pipeline.errors import ConfigError
+from pipeline.priorities import I64, Thresholds, query_keys, read_matches, read_query_ids
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
-from pipeline.runtime.manifest import Manifest, Outcome, Part
-from pipeline.runtime.parquet import read_parquet, write_parquet
+from pipeline.runtime.manifest import Manifest, Outcome
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stage import StageRun, TaskOutput, begin
 from pipeline.runtime.workspace import Workspace
-from pipeline.thresholds import find_thresholds, load_thresholds, save_thresholds
+from pipeline.thresholds import (
+    find_thresholds,
+    load_thresholds,
+    save_thresholds,
+    sum_notes,
+    write_notes,
+)
 
-REASONS = {"over_cap": "each of the pair's queries already keeps as many pairs as it may"}
-
-_COUNTS = pa.schema([("query_id", pa.int64()), ("count", pa.int64())])
-_USE = pa.schema([("query_id", pa.int64()), ("selected", pa.int64()), ("present", pa.int64())])
+REASONS = {
+    "over_cap": "each of the pair's queries already keeps as many pairs as it may",
+    "known": "an earlier crawl, which this one is added to, has the same pair",
+}
 
 
 class BalanceConfig(Settings):
     """Keep at most so many pairs on account of each query, with headroom for dead links."""
 
-    cap: int = Field(20_000, ge=1)
+    cap: int = Field(20_000, ge=1, lt=2**63)
     """pairs that a query may keep"""
-    headroom: float = Field(1.0, ge=1.0)
+    tail_share: float | None = Field(None, gt=0, le=1)
+    """in place of cap: the smallest cap with which queries at or under it hold this share of all matches"""
+    headroom: float = Field(1.0, ge=1.0, allow_inf_nan=False)
     """times the cap to keep at this stage, because some images will not arrive"""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """chooses which pairs; the same seed chooses the same"""
+    add: str | None = None
+    """workspace of an earlier crawl, balanced before, to add this one to"""
+
+    @model_validator(mode="after")
+    def _one_way_to_the_cap(self) -> Self:
+        if self.tail_share is not None and "cap" in self.model_fields_set:
+            raise ConfigError(
+                f"balance.cap is {self.cap:,} and balance.tail_share is {self.tail_share}; "
+                "expected one of them: the share is for choosing the cap"
+            )
+        return self
 
 
 class RebalanceConfig(Settings):
@@ -53,32 +77,72 @@ class RebalanceConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BalanceTask:
-    """One part to count or to filter; `notes` is where its numbers per query go."""
+class CountTask:
+    """One part whose matches to count; `notes` is where the numbers per query go."""
 
-    part: Part
-    output: TaskOutput
-    schema: pa.Schema
-    seed: int
+    source: Source
+    queries: int
     notes: str
-    thresholds: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterTask:
+    """One part to filter by the file `thresholds`; `notes` is where its numbers per query go."""
+
+    source: Source
+    output: TaskOutput
+    seed: int
+    thresholds: str
+    notes: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Matches per query, and different pairs, over everything there is to choose from."""
+
+    matched: I64
+    pairs: int
 
 
 def run(config: BalanceConfig, workspace: Workspace, executor: Executor) -> Manifest:
     """Balance the pairs that passed the caption rules.
 
     Raises:
-        MissingInput: if `captions` has not finished.
+        MissingInput: if `captions` has not finished, or the earlier crawl's balance has not.
+        ConfigError: if the earlier crawl was balanced in a way that this one cannot be added to.
         TaskFailed: if a part cannot be balanced.
     """
-    stage = begin("balance", config, workspace, reads=("captions", "match"))
+    # Before `begin`, which deletes what an earlier run with other settings made.
+    earlier = open_earlier(config.add, workspace, seed=config.seed) if config.add else None
+    if earlier and config.tail_share is None:
+        earlier.require_cap(first_cap(config.cap, config.headroom))
+    files = earlier.stamps if earlier else {}
+    stage = begin("balance", config, workspace, reads=("captions", "match"), files=files)
     if stage.done:
         return stage.done
+    sources = [
+        Source(workspace=workspace, part=part, schema=schemas.CAPTIONS)
+        for part in stage.parts("captions")
+    ]
+    if earlier:
+        sources = find_known(stage, executor, earlier, sources)
+    counted = _count(stage, executor, sources, earlier)
+    cap = config.cap
+    if config.tail_share is not None:
+        cap = cap_for_tail_share(counted.matched, config.tail_share)
+    first = first_cap(cap, config.headroom)
+    if earlier:
+        earlier.require_cap(first)
+        sources = [*earlier.sources(), *sources]
     # In a table, so that another cap makes the stages after this one out of date.
-    rule = pa.table({"cap": [config.cap], "seed": [config.seed]}, schema=schemas.CAP)
-    stage.write_table("cap", rule, schemas.CAP)
-    cap = math.ceil(config.cap * config.headroom)
-    return _balance(stage, executor, "captions", schemas.CAPTIONS, cap=cap, seed=config.seed)
+    rule = {
+        "cap": [cap],
+        "first_cap": [first],
+        "tail_share": [config.tail_share],
+        "seed": [config.seed],
+    }
+    stage.write_table("cap", pa.table(rule, schema=schemas.CAP), schemas.CAP)
+    return _select(stage, executor, sources, counted, cap=first, seed=config.seed)
 
 
 def rerun(config: RebalanceConfig, workspace: Workspace, executor: Executor) -> Manifest:
@@ -92,148 +156,154 @@ def rerun(config: RebalanceConfig, workspace: Workspace, executor: Executor) -> 
     if stage.done:
         return stage.done
     (rule,) = workspace.read_table("balance", "cap", schemas.CAP).to_pylist()
-    return _balance(
-        stage, executor, "dedup", schemas.DEDUPLICATED, cap=rule["cap"], seed=rule["seed"]
-    )
+    sources = [
+        Source(workspace=workspace, part=part, schema=schemas.DEDUPLICATED)
+        for part in stage.parts("dedup")
+    ]
+    counted = _count(stage, executor, sources, None)
+    return _select(stage, executor, sources, counted, cap=rule["cap"], seed=rule["seed"])
 
 
-def _balance(
-    stage: StageRun, executor: Executor, source: str, schema: pa.Schema, *, cap: int, seed: int
-) -> Manifest:
-    parts = stage.parts(source)
+def first_cap(cap: int, headroom: float) -> int:
+    """Return how many pairs a query may keep at `balance`: cap times headroom, rounded up."""
+    # As written: in floats, 1.1 times 20,000 is a little more than 22,000.
+    return math.ceil(cap * Fraction(str(headroom)))
+
+
+def cap_for_tail_share(matched: I64, share: float) -> int:
+    """Return the smallest cap with which queries at or under it hold `share` of all matches, or more."""
+    counts = np.sort(matched)
+    total = np.cumsum(counts)
+    wanted = math.ceil(Fraction(str(share)) * int(total[-1])) if len(total) else 0
+    return max(1, int(counts[np.searchsorted(total, wanted)])) if wanted else 1
+
+
+def _count(
+    stage: StageRun, executor: Executor, sources: Sequence[Source], earlier: EarlierCrawl | None
+) -> Counted:
     queries = sum(part.rows for part in stage.parts("match", "queries"))
-    counting = _tasks(stage, parts, schema, seed, "count")
-    stage.map(executor, "count", count_part, counting)
-    counts = _sum_by_query(counting, "count", queries)
-    thresholds = find_thresholds(stage, executor, parts, schema, counts, cap=cap, seed=seed)
+    folder = stage.scratch("count")
+    tasks = [
+        CountTask(source=source, queries=queries, notes=storage.join(folder, f"{i:05d}.parquet"))
+        for i, source in enumerate(sources)
+    ]
+    outcomes = stage.map(executor, "count", count_part, tasks)
+    matched = sum_notes([task.notes for task in tasks], "count", queries)
+    pairs = sum(outcome.rows_in for outcome in outcomes)
+    if earlier:
+        return Counted(matched=matched + earlier.matched(), pairs=pairs + earlier.pairs())
+    return Counted(matched=matched, pairs=pairs)
+
+
+def _select(
+    stage: StageRun,
+    executor: Executor,
+    sources: Sequence[Source],
+    counted: Counted,
+    *,
+    cap: int,
+    seed: int,
+) -> Manifest:
+    thresholds = find_thresholds(stage, executor, sources, counted.matched, cap=cap, seed=seed)
     path = storage.join(stage.scratch("thresholds"), "thresholds.parquet")
     save_thresholds(path, thresholds)
-    filtering = _tasks(stage, parts, schema, seed, "use", thresholds=path)
-    outcomes = stage.map(executor, stage.name, filter_part, filtering)
-    report = query_counts(
-        counts,
-        _sum_by_query(filtering, "selected", queries),
-        _sum_by_query(filtering, "present", queries),
+    folder = stage.scratch("use")
+    tasks = [
+        FilterTask(
+            source=source,
+            output=stage.output(i),
+            seed=seed,
+            thresholds=path,
+            notes=storage.join(folder, f"{i:05d}.parquet"),
+        )
+        for i, source in enumerate(sources)
+    ]
+    outcomes = stage.map(executor, stage.name, filter_part, tasks)
+    notes = [task.notes for task in tasks]
+    counts = query_counts(
+        counted.matched,
+        sum_notes(notes, "selected", len(counted.matched)),
+        sum_notes(notes, "present", len(counted.matched)),
         thresholds,
         cap,
     )
-    stage.write_table("query_counts", report, schemas.QUERY_COUNTS)
+    kept = sum(outcome.rows_out for outcome in outcomes)
+    before = None
+    if "balance" in stage.inputs:
+        before = stage.workspace.read_table("balance", "query_counts", schemas.QUERY_COUNTS)
+    write_report(stage, counts, summarize(counts, cap, counted.pairs, kept, before))
     return stage.finish(outcomes)
 
 
-def _tasks(
-    stage: StageRun,
-    parts: Sequence[Part],
-    schema: pa.Schema,
-    seed: int,
-    notes: str,
-    thresholds: str = "",
-) -> list[BalanceTask]:
-    folder = stage.scratch(notes)
-    return [
-        BalanceTask(
-            part=part,
-            output=stage.output(i),
-            schema=schema,
-            seed=seed,
-            notes=storage.join(folder, f"{i:05d}.parquet"),
-            thresholds=thresholds,
-        )
-        for i, part in enumerate(parts)
-    ]
-
-
-def count_part(task: BalanceTask) -> Outcome:
+def count_part(task: CountTask) -> Outcome:
     """Count the matches of each query in one part; runs in a worker."""
-    pairs = task.output.read(task.part, task.schema, ["query_ids"])
-    query = pairs.column("query_ids").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    ids, counts = np.unique(query, return_counts=True)
-    table = pa.table({"query_id": ids.astype(np.int64), "count": counts}, schema=_COUNTS)
-    write_parquet(task.notes, table)
+    from pipeline.priority_kernels import count_matches
+
+    pairs, _ = task.source.read(["query_ids"])
+    _, query = read_query_ids(pairs, task.queries)
+    write_notes(task.notes, count=count_matches(query, task.queries))
     return Outcome(rows_in=len(pairs))
 
 
-def filter_part(task: BalanceTask) -> Outcome:
+def filter_part(task: FilterTask) -> Outcome:
     """Write the pairs of one part that a query keeps; runs in a worker."""
-    pairs = task.output.read(task.part, task.schema)
-    kept, drops, use = filter_table(pairs, load_thresholds(task.thresholds), task.seed)
-    write_parquet(task.notes, use)
-    schema = task.schema if "selected_by" in task.schema.names else schemas.BALANCED
-    return task.output.write(rows_in=len(pairs), kept=kept, schema=schema, drops=drops)
+    pairs, known = task.source.read()
+    kept, dropped, selected, present = filter_table(
+        pairs, load_thresholds(task.thresholds), task.seed
+    )
+    write_notes(task.notes, selected=selected, present=present)
+    drops = pa.concat_tables([_drops(known, "known"), _drops(dropped, "over_cap")])
+    schema = task.source.schema
+    schema = schema if "selected_by" in schema.names else schemas.BALANCED
+    rows = len(pairs) + len(known)
+    return task.output.write(rows_in=rows, kept=kept, schema=schema, drops=drops)
 
 
 def filter_table(
     pairs: pa.Table, thresholds: Thresholds, seed: int
-) -> tuple[pa.Table, pa.Table, pa.Table]:
+) -> tuple[pa.Table, pa.Table, I64, I64]:
     """Split `pairs` into those some query keeps and those none does.
 
     Args:
         pairs: at least the columns pair_id and query_ids.
         thresholds: one per query.
+        seed: of the priorities.
 
     Returns:
-        the kept rows in input order with `selected_by` set anew; DROPS; and, per query that occurs,
-        how many pairs it selected and in how many kept pairs it is present.
+        the kept rows in input order with `selected_by` set anew; the pair ids of the others; and, per
+        query, how many pairs it selected and in how many kept pairs it is present.
     """
-    matches = match_list(pairs, seed)
-    selected = thresholds.selects(matches)
-    row, query = matches.row[selected], matches.query[selected]
-    per_row = np.bincount(row, minlength=len(pairs))
+    from pipeline.priority_kernels import select_matches
+
+    queries = len(thresholds.priority)
+    matches = read_matches(pairs, queries)
+    per_row, chosen, selected, present = select_matches(
+        matches.starts,
+        matches.query,
+        matches.high,
+        matches.low,
+        query_keys(queries, seed),
+        thresholds.priority,
+        thresholds.high,
+        thresholds.low,
+    )
     keeps = per_row > 0
     offsets = np.concatenate([[0], np.cumsum(per_row[keeps])]).astype(np.int32)
-    selected_by = pa.ListArray.from_arrays(offsets, pa.array(query.astype(np.int32)))
-    kept = pairs.filter(pa.array(keeps))
-    if "selected_by" in kept.column_names:
-        place = kept.column_names.index("selected_by")
-        kept = kept.set_column(place, schemas.BALANCED.field("selected_by"), selected_by)
+    selected_by = pa.ListArray.from_arrays(pa.array(offsets), pa.array(chosen))
+    # In one piece, so that the file's bytes do not depend on the pieces that were read.
+    kept = pairs.filter(pa.array(keeps)).combine_chunks()
+    field = schemas.BALANCED.field("selected_by")
+    if field.name in kept.column_names:
+        kept = kept.set_column(kept.column_names.index(field.name), field, selected_by)
     else:
-        kept = kept.append_column(schemas.BALANCED.field("selected_by"), selected_by)
-    dropped = pairs.column("pair_id").filter(pa.array(~keeps))
-    drops = pa.table(
-        {
-            "pair_id": dropped,
-            "reason": pa.repeat("over_cap", len(dropped)),
-            "detail": pa.nulls(len(dropped), pa.string()),
-        },
-        schema=schemas.DROPS,
-    )
-    return kept, drops, _usage(query, matches.query[keeps[matches.row]])
+        kept = kept.append_column(field, selected_by)
+    return kept, pairs.select(["pair_id"]).filter(pa.array(~keeps)), selected, present
 
 
-def _usage(selected: I64, present: I64) -> pa.Table:
-    ids = np.unique(present)
-    selecting, times = np.unique(selected, return_counts=True)
-    counts = np.zeros(len(ids), np.int64)
-    counts[np.searchsorted(ids, selecting)] = times
-    presence = np.unique(present, return_counts=True)[1]
-    return pa.table({"query_id": ids, "selected": counts, "present": presence}, schema=_USE)
-
-
-def query_counts(
-    matched: I64, selected: I64, present: I64, thresholds: Thresholds, cap: int
-) -> pa.Table:
-    """Return QUERY_COUNTS out of one number per query each."""
-    uncapped = matched <= cap
-    pair_ids = [
-        None if free else f"{int(high):016x}{int(low):016x}"
-        for free, high, low in zip(uncapped, thresholds.high, thresholds.low, strict=True)
-    ]
-    return pa.table(
-        {
-            "query_id": np.arange(len(matched), dtype=np.int32),
-            "matched": matched,
-            "selected": selected,
-            "present": present,
-            "threshold": pa.array(thresholds.priority, mask=uncapped),
-            "threshold_pair": pa.array(pair_ids, pa.string()),
-        },
-        schema=schemas.QUERY_COUNTS,
-    )
-
-
-def _sum_by_query(tasks: Sequence[BalanceTask], column: str, queries: int) -> I64:
-    total = np.zeros(queries, np.int64)
-    for task in tasks:
-        table = read_parquet(task.notes, columns=["query_id", column])
-        total[table.column("query_id").to_numpy()] += table.column(column).to_numpy()
-    return total
+def _drops(pairs: pa.Table, reason: str) -> pa.Table:
+    columns = {
+        "pair_id": pairs.column("pair_id"),
+        "reason": pa.repeat(reason, len(pairs)),
+        "detail": pa.nulls(len(pairs), pa.string()),
+    }
+    return pa.table(columns, schema=schemas.DROPS)

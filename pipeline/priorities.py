@@ -2,7 +2,7 @@
 
 `u(p, q)` is a 64-bit hash of pair, query and seed. A query over its cap keeps the `cap` pairs with
 the smallest (u, pair_id). The second key only ever matters where two hashes are equal, and makes
-the order total, so that the cap is exact even then.
+the order total, so that the cap is exact even then. The loops are in `priority_kernels`.
 """
 
 import binascii
@@ -12,26 +12,28 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
+from pipeline.errors import InputError
 
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+
+HIGHEST = np.iinfo(np.uint64).max
 _TOP = 2.0**64
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchList:
-    """All (pair, query) matches of a table, flat, in the order of its rows.
+class Matches:
+    """All (pair, query) matches of a table, in the order of its rows.
 
     Attributes:
-        row: index of the pair's row.
-        query: id of the query.
-        priority: u(pair, query).
-        high, low: the two halves of the pair's 128-bit id.
+        starts: where each row's queries begin in `query`, and where the last row's end.
+        query: query ids.
+        high, low: the two halves of each row's 128-bit pair id.
     """
 
-    row: I64
-    query: I64
-    priority: U64
+    starts: I32
+    query: I32
     high: U64
     low: U64
 
@@ -47,21 +49,45 @@ class Thresholds:
     @classmethod
     def none(cls, queries: int) -> "Thresholds":
         """Return thresholds that select every match of each of `queries` queries."""
-        top = np.full(queries, np.iinfo(np.uint64).max, np.uint64)
+        top = np.full(queries, HIGHEST, np.uint64)
         return cls(priority=top, high=top.copy(), low=top.copy())
 
-    def selects(self, matches: MatchList) -> npt.NDArray[np.bool_]:
-        """Return for each match whether it is at or below its query's threshold."""
-        q = matches.query
-        below: npt.NDArray[np.bool_] = matches.priority < self.priority[q]
-        level = matches.priority == self.priority[q]
-        if not level.any():
-            return below
-        id_below = (matches.high < self.high[q]) | (
-            (matches.high == self.high[q]) & (matches.low <= self.low[q])
+
+def read_query_ids(pairs: pa.Table, queries: int) -> tuple[I32, I32]:
+    """Return `Matches.starts` and `Matches.query` of `pairs`, which has the column query_ids.
+
+    Raises:
+        InputError: if a query id is not one of a list of `queries`.
+    """
+    ids = pairs.column("query_ids").combine_chunks()
+    starts, query = ids.offsets.to_numpy(), ids.flatten().to_numpy(zero_copy_only=False)
+    # The compiled loops index by these ids and do not look.
+    if len(query) and (query.min() < 0 or query.max() >= queries):
+        outside = query[(query < 0) | (query >= queries)][0]
+        raise InputError(
+            f"query id {outside} was met, but the list has {queries:,} queries; "
+            "run `witmill match` and what follows it again"
         )
-        selected: npt.NDArray[np.bool_] = below | (level & id_below)
-        return selected
+    return starts - starts[0], query
+
+
+def read_matches(pairs: pa.Table, queries: int) -> Matches:
+    """Return the matches of `pairs`, which has the columns pair_id and query_ids.
+
+    Raises:
+        InputError: if a query id is not one of a list of `queries`.
+    """
+    starts, query = read_query_ids(pairs, queries)
+    high, low = pair_id_halves(pairs.column("pair_id"))
+    return Matches(starts=starts, query=query, high=high, low=low)
+
+
+def query_keys(queries: int, seed: int) -> U64:
+    """Return what each query and the seed make of a priority, for the compiled loops."""
+    from pipeline import priority_kernels
+
+    keys: U64 = priority_kernels.query_keys(queries, np.uint64(seed))
+    return keys
 
 
 def pair_id_halves(pair_ids: pa.ChunkedArray) -> tuple[U64, U64]:
@@ -78,69 +104,25 @@ def _characters(column: pa.StringArray) -> memoryview:
     return memoryview(data)[bounds[0] : bounds[-1]]
 
 
-def match_list(pairs: pa.Table, seed: int) -> MatchList:
-    """Return every match of `pairs`, which has the columns pair_id and query_ids, with its priority."""
-    ids = pairs.column("query_ids").combine_chunks()
-    counts = ids.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-    row = np.repeat(np.arange(len(pairs), dtype=np.int64), counts)
-    query = ids.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    high, low = pair_id_halves(pairs.column("pair_id"))
-    return MatchList(
-        row=row,
-        query=query,
-        priority=priorities(high[row], low[row], query, seed),
-        high=high[row],
-        low=low[row],
-    )
+def search_window(counts: I64, cap: int, sigmas: float) -> tuple[U64, U64]:
+    """Return for each query the priorities between which its `cap`-th smallest almost surely lies.
 
-
-def priorities(high: U64, low: U64, query: I64, seed: int) -> U64:
-    """Return u(pair, query) for each pair id, given in halves, and query id."""
-    key = np.uint64(seed & 0xFFFFFFFFFFFFFFFF)
-    mixed = _mix(query.astype(np.uint64) ^ _mix(np.asarray([key]))[0])
-    return _mix(_mix(mixed ^ low) ^ high)
-
-
-def _mix(x: U64) -> U64:
-    # The finaliser of SplitMix64 (Steele et al., 2014) after one step of its counter.
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def candidate_limits(counts: I64, cap: int, sigmas: float) -> U64:
-    """Return for each query the priority below which its `cap` smallest almost surely lie.
-
-    The number of matches below a limit is binomial; the limit is set so that its mean is `sigmas`
-    standard deviations over the cap. Queries at or under the cap get 0: they need no candidates.
+    The number of matches below a priority is binomial; the ends are where its mean is `sigmas`
+    standard deviations under and over the cap. Queries with at most `cap` matches get an empty window,
+    its first end above its last.
 
     Args:
         counts: matches per query.
+        cap: pairs that a query may keep.
         sigmas: safety margin; 6 fails about once in a billion queries, and failing costs a repeat.
     """
-    wanted = cap + sigmas * np.sqrt(cap) + sigmas**2
-    share = wanted / np.maximum(counts, 1)
-    limits = np.full(len(counts), np.iinfo(np.uint64).max, np.uint64)
-    partial = share < 1
-    limits[partial] = (share[partial] * _TOP).astype(np.uint64)
-    limits[counts <= cap] = 0
-    return limits
-
-
-def smallest(candidates: MatchList, cap: int) -> tuple[I64, Thresholds, I64]:
-    """Return each query's `cap`-th smallest candidate, and the queries that have fewer than `cap`.
-
-    Returns:
-        query ids with enough candidates, ascending; their thresholds, in that order; query ids
-        with too few.
-    """
-    order = np.lexsort((candidates.low, candidates.high, candidates.priority, candidates.query))
-    query = candidates.query[order]
-    ids, first, counts = np.unique(query, return_index=True, return_counts=True)
-    enough = counts >= cap
-    last = order[first[enough] + cap - 1]
-    found = Thresholds(
-        priority=candidates.priority[last], high=candidates.high[last], low=candidates.low[last]
-    )
-    return ids[enough], found, ids[~enough]
+    margin = sigmas * np.sqrt(cap) + sigmas**2
+    lowest = np.full(len(counts), HIGHEST, np.uint64)
+    highest = np.zeros(len(counts), np.uint64)
+    over = counts > cap
+    lowest[over] = (max(cap - margin, 0.0) / counts[over] * _TOP).astype(np.uint64)
+    share = (cap + margin) / counts[over]
+    ends = np.full(len(share), HIGHEST, np.uint64)
+    ends[share < 1] = (share[share < 1] * _TOP).astype(np.uint64)
+    highest[over] = ends
+    return lowest, highest

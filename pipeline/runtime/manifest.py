@@ -14,6 +14,7 @@ import pyarrow as pa
 FORMAT = 1
 MAIN = "main"
 DROPS = "drops"
+REPORT = "report"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,8 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """Digest of everything the stage wrote for others to read, which the dropped rows are not."""
-        tables = {name: parts for name, parts in self.tables.items() if name != DROPS}
+        """Digest of everything the stage wrote for other stages: neither dropped rows nor a report."""
+        tables = {name: parts for name, parts in self.tables.items() if name not in (DROPS, REPORT)}
         return digest(
             {name: [(part.path, part.sha256) for part in parts] for name, parts in tables.items()}
         )
