@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.runtime.compiled import compiled, inlined
+from pipeline.runtime.intrinsics import load_word, store_word
 from pipeline.trie_tables import Bytes, Offsets
 from queries.text import space_out, strip_invisible
 
@@ -22,6 +23,7 @@ _HANGUL_VOWELS_AND_FINALS = (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))
 
 # What became of a row: left as it is (ASCII), folded, beyond the table, or out of room.
 AS_IT_IS, FOLDED, HARD, FULL = 0, 1, 2, 3
+HIGH_BITS = np.uint64(0x8080808080808080)
 # More bytes than one code point folds to, spaces included.
 LONGEST = 64
 
@@ -127,10 +129,13 @@ def decode(data: Bytes, at: int, end: int) -> tuple[int, int]:
 @inlined
 def is_ascii(data: Bytes, start: int, end: int) -> bool:
     """Whether no byte of the row has its high bit set."""
-    seen = np.uint8(0)
+    seen = np.uint64(0)
+    while start + 8 <= end:
+        seen |= load_word(data, start)
+        start += 8
     for i in range(start, end):
-        seen |= data[i]
-    return bool(seen < 0x80)
+        seen |= np.uint64(data[i])
+    return bool(seen & HIGH_BITS == 0)
 
 
 @inlined
@@ -144,6 +149,10 @@ def fold_row(
     while i < end:
         if used + LONGEST > out.size:
             return used, FULL
+        if i + 8 <= end and load_word(data, i) & HIGH_BITS == 0:
+            store_word(out, used, load_word(data, i))
+            used, i, ends_in = used + 8, i + 8, np.uint8(0)
+            continue
         if data[i] < 0x80:
             out[used] = data[i]
             used, i, ends_in = used + 1, i + 1, np.uint8(0)

@@ -33,7 +33,8 @@ def read_queries(source: str, *, rules: Rules = "words") -> pa.Table:
     table = _read_parquet(path) if is_table else _read_text(path, rules)
     if not table.num_rows:
         raise InputError(f"{path} holds no queries; expected at least one")
-    if is_table:
+    # Tests check the built-in list, which saves each run half a second.
+    if is_table and source != "builtin":
         _check_rows(table, path, rules)
     return table
 
