@@ -42,6 +42,8 @@ class View:
 
 VIEWS = (
     View(name="pairs", stage="ingest", schema=schemas.PAIRS),
+    View(name="source_keys", stage="ingest", table="source_keys", schema=schemas.SOURCE_KEYS),
+    View(name="captures", stage="ingest", table="captures", schema=schemas.CAPTURES),
     View(name="matches", stage="match", schema=schemas.MATCHES),
     View(name="queries", stage="match", table="queries", schema=schemas.QUERIES),
     View(name="languages", stage="language", schema=schemas.LANGUAGES),
@@ -58,6 +60,13 @@ VIEWS = (
     View(name="evaluations", stage="evaluate", schema=schemas.EVALUATIONS),
     View(name="predictions", stage="evaluate", table="predictions", schema=schemas.PREDICTIONS),
 )
+
+# Side tables that both balances have, by the name of the view over the two.
+_BALANCE_TABLES = {
+    "query_counts": ("query_counts", schemas.QUERY_COUNTS),
+    "query_distribution": ("distribution", schemas.QUERY_DISTRIBUTION),
+    "balance_summary": ("summary", schemas.BALANCE_SUMMARY),
+}
 
 # Stages whose main table has a row per pair that is left.
 _PAIR_STAGES = (
@@ -182,10 +191,11 @@ def view_definitions(
         workspace.check_sizes(manifest)
     reader = _Reader(workspace, manifests, connection)
     selects = {view.name: reader.select(view.stage, view.table, view.schema) for view in VIEWS}
-    selects["query_counts"] = " UNION ALL ".join(
-        f"SELECT '{name}' AS stage, * FROM ({reader.select(name, 'query_counts', schemas.QUERY_COUNTS)})"
-        for name in ("balance", "rebalance")
-    )
+    for name, (table, schema) in _BALANCE_TABLES.items():
+        selects[name] = " UNION ALL ".join(
+            f"SELECT '{stage}' AS stage, * FROM ({reader.select(stage, table, schema)})"
+            for stage in ("balance", "rebalance")
+        )
     selects["drops"] = " UNION ALL ".join(
         f"SELECT '{stage.name}' AS stage, * FROM ({reader.select(stage.name, 'drops', schemas.DROPS)})"
         for stage in STAGES

@@ -222,7 +222,7 @@ def sql(
 ) -> int:
     """Run one SQL query over the catalogue of a workspace.
 
-    Views: pairs, matches, queries, query_counts, drops, history, images, duplicates, eval_overlaps,
+    Views: pairs, matches, queries, query_counts, balance_summary, drops, history, images, duplicates, eval_overlaps,
     shards, stages and more; `SHOW TABLES` names them, docs/catalogue.md explains them.
 
     Example: `witmill sql runs/first "SELECT stage, reason, count(*) FROM drops GROUP BY ALL"`

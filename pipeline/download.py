@@ -5,12 +5,16 @@ ours. The stored images lie in tars beside the parts, ordered by pair, whatever 
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import Field, field_validator
 
 from pipeline import schemas
+from pipeline.errors import InputError, StorageError
+from pipeline.ingest import IngestConfig, find_root
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.settings import Settings, pace
@@ -37,6 +41,8 @@ REASONS = {
     "too_many_pixels": "the header announces more pixels than allowed; nothing was decoded",
     "too_small": "the smaller side is below the minimum",
     "aspect": "the picture is too elongated",
+    "not_captured": "no archive that was ingested holds the image",
+    "broken_capture": "the archive's record of the image cannot be read, or is of another address",
 }
 
 ResizeMode = Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"]
@@ -45,6 +51,10 @@ ResizeMode = Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border"
 class DownloadConfig(Settings):
     """Fetch the images, check and measure them, and store them resized."""
 
+    images_from: Literal["web", "captures", "both"] = "web"
+    """ask the web, take the images that the ingested archives hold, or these first and the web for the rest"""
+    archives: str = pace("")
+    """folder or URL where the ingested archives lie now; by default where ingest read them"""
     image_size: int = Field(256, ge=16, le=8192)
     """side in pixels to which larger pictures are reduced; smaller ones stay as they are"""
     resize_mode: ResizeMode = "keep_ratio"
@@ -97,23 +107,63 @@ class DownloadConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadTask:
-    """Download the images of one part."""
+    """Download the images of one part.
+
+    Attributes:
+        captures: lists of what the archives below `archives` hold; none where they are not to be used.
+    """
 
     part: Part
     config: DownloadConfig
     output: TaskOutput
+    captures: tuple[Part, ...] = ()
+    archives: str = ""
 
 
 def run(config: DownloadConfig, workspace: Workspace, executor: Executor) -> Manifest:
-    """Download the images of every pair that "balance" kept."""
-    stage = begin("download", config, workspace, reads=["balance"])
+    """Get the images of every pair that "balance" kept.
+
+    Raises:
+        InputError: if all are to come from captures and there are none.
+    """
+    reads = ["balance"] if config.images_from == "web" else ["balance", "ingest"]
+    captures, archives = _captures(config, workspace)
+    stage = begin("download", config, workspace, reads=reads)
     if stage.done:
         return stage.done
     tasks = [
-        DownloadTask(part=part, config=config, output=stage.output(i))
+        DownloadTask(
+            part=part,
+            config=config,
+            output=stage.output(i),
+            captures=captures,
+            archives=archives,
+        )
         for i, part in enumerate(stage.parts("balance"))
     ]
     return stage.finish(stage.map(executor, "download", download_part, tasks))
+
+
+def _captures(config: DownloadConfig, workspace: Workspace) -> tuple[tuple[Part, ...], str]:
+    if config.images_from == "web":
+        return (), ""
+    ingested = workspace.finished("ingest")
+    captures = tuple(ingested.tables.get("captures", []))
+    if config.images_from == "captures" and not captures:
+        raise InputError(
+            "download.images_from is captures, but what ingest read holds no images; "
+            "expected WARC files with images or tars of them, or images_from web"
+        )
+    if not captures or config.archives:
+        return captures, config.archives
+    known = IngestConfig.model_fields.keys() & ingested.settings.keys()
+    given = {name: ingested.settings[name] for name in known}
+    try:
+        return captures, find_root(IngestConfig(**given))
+    except StorageError as error:
+        raise StorageError(
+            f"{error}; --archives names where the files that ingest read lie now"
+        ) from error
 
 
 def download_part(task: DownloadTask) -> Outcome:
@@ -124,7 +174,7 @@ def download_part(task: DownloadTask) -> Outcome:
     output = task.output
     pairs = output.read(task.part, schemas.BALANCED)
     with DownloadedPart(pairs, task.config) as part:
-        part.fetch()
+        part.fetch(_fetch_function(task, pairs))
         tar = part.write_tar(output.workspace, output.name("tar", "images"))
         kept, drops = part.tables(tar.path)
         return output.write(
@@ -135,3 +185,21 @@ def download_part(task: DownloadTask) -> Outcome:
             files={"images": [tar]},
             counters={"urls": part.urls, "bytes_fetched": part.bytes_fetched},
         )
+
+
+def _fetch_function(task: DownloadTask, pairs: pa.Table) -> Callable[[str], bytes]:
+    from pipeline.archives import Archives, find_captures
+    from pipeline.fetch import Fetcher, product_token
+    from pipeline.stored import limits_of
+
+    limits = limits_of(task.config)
+    ask_web = Fetcher(limits).fetch
+    if task.config.images_from == "web":
+        return ask_web
+    return Archives(
+        root=task.archives,
+        places=find_captures(task.captures, pairs.column("url"), task.output),
+        max_bytes=limits.max_bytes,
+        agents=frozenset({product_token(limits.user_agent), *limits.robots_tokens}),
+        otherwise=ask_web if task.config.images_from == "both" else None,
+    ).fetch

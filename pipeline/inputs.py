@@ -12,10 +12,9 @@ from pipeline.errors import InputError
 from pipeline.pairs import Skipped
 from pipeline.runtime import storage
 from pipeline.warc import read_records
-from pipeline.wat import is_json
 
-Kind = Literal["warc", "wat", "parquet", "csv", "tsv", "jsonl"]
-EXPECTED = "expected WARC, WAT, Parquet, CSV, TSV or JSON lines"
+Kind = Literal["warc", "wat", "parquet", "csv", "tsv", "jsonl", "tar"]
+EXPECTED = "expected WARC, WAT, Parquet, CSV, TSV, JSON lines or a tar of pictures"
 UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 
 _HEAD_BYTES = 64 << 10
@@ -24,11 +23,19 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
+class UnknownKind(InputError):
+    """A file that is nothing witmill reads."""
+
+
 class Input(NamedTuple):
-    """A file to read; `source` names it wherever the files lie."""
+    """A file to read; `source` names it wherever the files lie.
+
+    `is_named` is False where a folder or pattern brought it in: then it may be anything.
+    """
 
     path: str
     source: str
+    is_named: bool = True
 
 
 def expand(inputs: Sequence[str]) -> list[Input]:
@@ -40,17 +47,17 @@ def expand(inputs: Sequence[str]) -> list[Input]:
     Raises:
         StorageError: if one of `inputs` is not there.
     """
-    paths: set[str] = set()
+    is_named: dict[str, bool] = {}
     for given in inputs:
         found = storage.list_files(given)
-        if found != [given]:
-            found = [path for path in found if not path.rpartition("/")[2].startswith("_")]
-        paths.update(
-            path if storage.is_url(path) else storage.filesystem(path)[1] for path in found
-        )
-    steps = {path: path.split("/") for path in paths}
+        by_name = found == [given]
+        for path in found:
+            if by_name or not path.rpartition("/")[2].startswith("_"):
+                full = path if storage.is_url(path) else storage.filesystem(path)[1]
+                is_named[full] = by_name or is_named.get(full, False)
+    steps = {path: path.split("/") for path in is_named}
     shared = _shared_steps([path[:-1] for path in steps.values()])
-    files = [Input(path, "/".join(parts[shared:])) for path, parts in steps.items()]
+    files = [Input(path, "/".join(parts[shared:]), is_named[path]) for path, parts in steps.items()]
     return sorted(files, key=lambda file: (file.source, file.path))
 
 
@@ -67,23 +74,23 @@ def detect(file: BinaryIO, name: str) -> Kind:
     """Return what `file` holds; its name does not matter.
 
     Raises:
-        InputError: if it is none of what witmill reads.
+        UnknownKind: if it is none of what witmill reads.
     """
     file.seek(0)
     magic = file.read(4)
     if not magic:
-        raise InputError(f"{name} is empty; {EXPECTED}")
+        raise UnknownKind(f"{name} is empty; {EXPECTED}")
     if magic == b"PAR1":
         return "parquet"
     try:
         head = open_content(file).read(_HEAD_BYTES)
     except UNREADABLE as error:
-        raise InputError(f"{name} cannot be decompressed: {error}; {EXPECTED}") from error
+        raise UnknownKind(f"{name} cannot be decompressed: {error}; {EXPECTED}") from error
     if head.startswith(b"WARC/"):
         return _archive_kind(file, name)
-    kind = _text_kind(head)
+    kind = "tar" if _is_tar(head, magic) else _text_kind(head)
     if kind is None:
-        raise InputError(f"{name} is of an unknown kind, it begins with {head[:16]!r}; {EXPECTED}")
+        raise UnknownKind(f"{name} is of an unknown kind, it begins with {head[:16]!r}; {EXPECTED}")
     return kind
 
 
@@ -131,11 +138,16 @@ def _archive_kind(file: BinaryIO, name: str) -> Kind:
         if isinstance(record, Skipped) or record.kind == "warcinfo":
             continue
         if record.kind == "conversion":
-            raise InputError(
+            raise UnknownKind(
                 f"{name} is a WET file, text without images; expected the WARC or WAT file beside it"
             )
-        return "wat" if record.kind == "metadata" and is_json(record) else "warc"
+        return "wat" if record.kind == "metadata" and record.is_json else "warc"
     return "warc"
+
+
+def _is_tar(head: bytes, magic: bytes) -> bool:
+    # Of a compressed tar no member can be read by its place.
+    return head[257:262] == b"ustar" and head.startswith(magic)
 
 
 def _text_kind(head: bytes) -> Kind | None:
@@ -148,7 +160,8 @@ def _text_kind(head: bytes) -> Kind | None:
     if _is_binary(head, line):
         return None
     if head.startswith(b"{"):
-        return "jsonl"
+        # A line that only opens an object begins a JSON file in many lines, such as img2dataset's figures.
+        return None if line.strip() == b"{" else "jsonl"
     if b"\t" in line:
         return "tsv"
     return "csv" if b"," in line else None

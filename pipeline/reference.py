@@ -24,7 +24,8 @@ def commands_page() -> str:
     sections = [_NOTE, "# Commands", _help([])]
     for name in [*others, *names]:
         sections += [f"## witmill {name}", _help([name])]
-    sections += ["## witmill queries build", _help(["queries", "build"])]
+    for name in ("build", "source", "wikipedia", "pageviews", "stats", "explain"):
+        sections += [f"## witmill queries {name}", _help(["queries", name])]
     return "\n\n".join(sections) + "\n"
 
 
@@ -86,12 +87,26 @@ def _schemas() -> list[tuple[str, pa.Schema]]:
         (f"{title} ({place})", schema)
         for title, place, schema in (
             ("PAIRS", "ingest", schemas.PAIRS),
+            ("SOURCE_KEYS", "ingest/source_keys", schemas.SOURCE_KEYS),
+            ("CAPTURES", "ingest/captures", schemas.CAPTURES),
             ("MATCHES", "match", schemas.MATCHES),
             ("QUERIES", "match/queries, and query lists", schemas.QUERIES),
+            ("QUERY_CANDIDATES", "`witmill queries source`", schemas.QUERY_CANDIDATES),
+            ("QUERY_RECORD", "LIST.candidates.parquet", schemas.QUERY_RECORD),
+            ("PAGE_VIEWS", "`witmill queries pageviews`", schemas.PAGE_VIEWS),
+            ("WIKIPEDIA_WORDS", "wikipedia/words", schemas.WIKIPEDIA_WORDS),
+            ("WIKIPEDIA_BIGRAMS", "wikipedia/bigrams", schemas.WIKIPEDIA_BIGRAMS),
+            ("WIKIPEDIA_PAGES", "wikipedia/pages", schemas.WIKIPEDIA_PAGES),
             ("LANGUAGES", "language, captions", schemas.LANGUAGES),
             ("BALANCED", "balance", schemas.BALANCED),
             ("CAP", "balance/cap", schemas.CAP),
             ("QUERY_COUNTS", "balance/query_counts, rebalance/query_counts", schemas.QUERY_COUNTS),
+            ("BALANCE_SUMMARY", "balance/summary, rebalance/summary", schemas.BALANCE_SUMMARY),
+            (
+                "QUERY_DISTRIBUTION",
+                "balance/distribution, rebalance/distribution",
+                schemas.QUERY_DISTRIBUTION,
+            ),
             ("DOWNLOADED", "download, dedup, rebalance", schemas.DOWNLOADED),
             ("DUPLICATES", "dedup/duplicates", schemas.DUPLICATES),
             ("EVAL_OVERLAPS", "dedup/eval_overlaps", schemas.EVAL_OVERLAPS),

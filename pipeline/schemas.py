@@ -69,7 +69,9 @@ QUERY_RECORD = _extend(
 PAGE_VIEWS = pa.schema(
     [
         _column("title", pa.string(), "title of an article, with spaces"),
-        _column("views", pa.int64(), "page views in the hours counted, those of redirects included"),
+        _column(
+            "views", pa.int64(), "page views in the hours counted, those of redirects included"
+        ),
     ]
 )
 
@@ -105,7 +107,11 @@ PAIRS = pa.schema(
         ),
         _column("url", pa.string(), "absolute http(s) address of the image"),
         _column("caption", pa.string(), "text found beside the image, as crawled"),
-        _column("caption_source", pa.string(), "where the text stood: alt, table"),
+        _column(
+            "caption_source",
+            pa.string(),
+            "where the text stood: alt, title, figcaption, og_alt, og_description, og_title; or table",
+        ),
         _column("page_url", pa.string(), "page the image stood on", nullable=True),
         _column("source", pa.string(), "input file, relative to what was given"),
         _column(
@@ -127,8 +133,12 @@ CAPTURES = pa.schema(
         _column("source", pa.string(), "input file that holds it, relative to what was given"),
         _column("source_offset", pa.int64(), "first byte of the record or tar member in the file"),
         _column("length", pa.int64(), "bytes from there on that hold it"),
-        _column("media_type", pa.string(), "as the server or file name says, empty if neither does"),
-        _column("container", pa.string(), "what stands there: warc, a record; tar, the bare picture"),
+        _column(
+            "media_type", pa.string(), "as the server or file name says, empty if neither does"
+        ),
+        _column(
+            "container", pa.string(), "what stands there: warc, a record; tar, the bare picture"
+        ),
     ]
 )
 

@@ -139,7 +139,7 @@ STAGES = (
         reads=("dedup", "balance", "match"),
         config=balance.RebalanceConfig,
         run=balance.rerun,
-        reasons=balance.REASONS,
+        reasons={"over_cap": balance.REASONS["over_cap"]},
     ),
     Stage(
         name="shard",

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline import images, schemas
 from pipeline.download import DownloadConfig, ResizeMode
-from pipeline.fetch import Fetcher, Limits
+from pipeline.fetch import Limits
 from pipeline.images import ImageRefused, Picture, Pixels
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import Part
@@ -55,6 +55,18 @@ class StoredImage:
     measured: Measured
     extension: str
     data: bytes
+
+
+def limits_of(config: DownloadConfig) -> Limits:
+    """Return the limits under which to fetch."""
+    return Limits(
+        user_agent=config.full_user_agent,
+        robots_tokens=ROBOTS_TOKENS,
+        timeout_s=config.timeout_s,
+        max_bytes=config.max_bytes,
+        per_host=config.per_host,
+        allow_addresses=config.allow_addresses,
+    )
 
 
 def examine(data: bytes, config: DownloadConfig) -> StoredImage:
@@ -183,20 +195,12 @@ class DownloadedPart:
         """Distinct URLs of the part."""
         return len(self._names)
 
-    def fetch(self) -> None:
-        """Ask for every URL and examine what comes."""
+    def fetch(self, fetch: Callable[[str], bytes]) -> None:
+        """Ask `fetch` for every URL and examine what comes; see `download_all`."""
         config = self.config
-        limits = Limits(
-            user_agent=config.full_user_agent,
-            robots_tokens=ROBOTS_TOKENS,
-            timeout_s=config.timeout_s,
-            max_bytes=config.max_bytes,
-            per_host=config.per_host,
-            allow_addresses=config.allow_addresses,
-        )
         download_all(
             list(self._ranks),
-            fetch=Fetcher(limits).fetch,
+            fetch=fetch,
             process=lambda data: examine(data, config),
             deliver=self._take,
             threads=config.threads,

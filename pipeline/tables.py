@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.pairs import Reference, Skipped, make_reference
+from pipeline.pairs import Reference, Skipped, make_reference, readable
 from pipeline.urls import resolve
 
 URL_COLUMNS = ("url", "image_url", "img_url", "image_uri", "uri", "image_link", "src", "image")
 CAPTION_COLUMNS = ("caption", "text", "alt", "alt_text", "top_caption", "description", "title")
 PAGE_COLUMNS = ("page_url", "page", "source_url", "referrer")
+KEY_COLUMNS = ("uid",)
 
 _BATCH_ROWS = 8192
 _NAMING_LINES = 1000
@@ -27,11 +28,12 @@ _HTTP = ("http://", "https://")
 
 
 class Columns(NamedTuple):
-    """Names of the columns to read; `page` is None where there is none."""
+    """Names of the columns to read; `page` and `key` are None where there is none."""
 
     url: str
     caption: str
     page: str | None
+    key: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class ColumnChoice:
 
     url: str | None = None
     caption: str | None = None
+    key: str | None = None
 
 
 def find_columns(names: Sequence[str], choice: ColumnChoice, *, table: str) -> Columns:
@@ -48,23 +51,25 @@ def find_columns(names: Sequence[str], choice: ColumnChoice, *, table: str) -> C
     Raises:
         InputError: naming `table`, the columns found and the options to use.
     """
-    url = choice.url if choice.url in names else None
-    caption = choice.caption if choice.caption in names else None
-    if choice.url is None:
-        url = _recognise(names, URL_COLUMNS)
-    if choice.caption is None:
-        caption = _recognise([name for name in names if name != url], CAPTION_COLUMNS)
-    if url is None or caption is None:
-        missing = f'"{choice.url}"' if choice.url else "for image URLs"
-        option = "--url-column"
-        if url is not None:
-            missing = f'"{choice.caption}"' if choice.caption else "for captions"
-            option = "--caption-column"
-        raise InputError(
-            f"{table} has no column {missing}, its columns are {', '.join(names)[:500]}; "
-            f"name the right one with {option}"
-        )
-    return Columns(url, caption, _recognise(names, PAGE_COLUMNS))
+    url = choice.url or _recognise(names, URL_COLUMNS)
+    caption = choice.caption or _recognise([name for name in names if name != url], CAPTION_COLUMNS)
+    wanted = [
+        (url, "for image URLs", "--url-column"),
+        (caption, "for captions", "--caption-column"),
+    ]
+    if choice.key:
+        wanted.append((choice.key, "for keys", "--key-column"))
+    for name, about, option in wanted:
+        if name not in names:
+            missing = f'"{name}"' if name else about
+            raise InputError(
+                f"{table} has no column {missing}, its columns are {', '.join(names)[:500]}; "
+                f"name the right one with {option}"
+            )
+    assert url is not None
+    assert caption is not None
+    key = choice.key or _recognise(names, KEY_COLUMNS)
+    return Columns(url, caption, _recognise(names, PAGE_COLUMNS), key)
 
 
 def _recognise(names: Sequence[str], known: Sequence[str]) -> str | None:
@@ -87,7 +92,7 @@ def parquet_columns(schema: pa.Schema, choice: ColumnChoice, *, table: str) -> C
                 f'{table} has {schema.names.count(name)} columns "{name}", expected one; '
                 "rename the others, or name another with --url-column or --caption-column"
             )
-        if name is not None and not _is_text(schema.field(name).type):
+        if name not in (None, columns.key) and not _is_text(schema.field(name).type):
             raise InputError(
                 f'{table} has {schema.field(name).type} in its column "{name}", expected text; '
                 "name another with --url-column or --caption-column"
@@ -113,17 +118,17 @@ def read_parquet(
     Args:
         first_row: number of the first row of the first group in the whole file.
     """
-    names = [name for name in columns if name is not None]
+    names = list(dict.fromkeys(name for name in columns if name is not None))
     row = first_row
     for group in groups:
         following = row + file.metadata.row_group(group).num_rows
         try:
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
                 values = {name: _strings(batch.column(name)) for name in names}
-                pages = values[columns.page] if columns.page else [None] * batch.num_rows
-                rows = zip(values[columns.url], values[columns.caption], pages, strict=True)
-                for url, caption, page in rows:
-                    yield refer(url, caption, page, row)
+                none = [None] * batch.num_rows
+                rows = zip(*(values[name] if name else none for name in columns), strict=True)
+                for url, caption, page, key in rows:
+                    yield refer(url, caption, page, key, row)
                     row += 1
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno:
@@ -137,6 +142,8 @@ def _strings(column: pa.Array) -> list[str | None]:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_null(kind):
         return [None] * len(column)
+    if not _is_text(kind):
+        return [None if value is None else str(value) for value in column.to_pylist()]
     # Arrow does not check a file's strings; read as bytes, wrong ones cannot stop the reading.
     raw = column.cast(kind).cast(pa.large_binary()).to_pylist()
     return [None if value is None else value.decode("utf-8", "replace") for value in raw]
@@ -173,19 +180,19 @@ def _split(text: IO[str], delimiter: str) -> Iterator[list[str]]:
     return csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
 
 
-def headerless_columns(first: Sequence[str]) -> tuple[int, int, None] | None:
+def headerless_columns(first: Sequence[str]) -> tuple[int, int, None, None] | None:
     """Return where URL and caption stand in a two-column table without names, or None if it has names."""
     addresses = [field.strip().lower().startswith(_HTTP) for field in first]
     if len(first) != 2 or addresses.count(True) != 1:
         return None
     url = addresses.index(True)
-    return url, 1 - url, None
+    return url, 1 - url, None, None
 
 
 def _read_rows(
     rows: Iterator[list[str]], width: int, places: tuple[int | None, ...]
 ) -> Iterator[Reference | Skipped]:
-    url, caption, page = places
+    url, caption, page, key = places
     assert url is not None
     assert caption is not None
     number = -1
@@ -199,9 +206,9 @@ def _read_rows(
         if fields is None:
             return
         if len(fields) == width:
-            yield refer(
-                fields[url], fields[caption], fields[page] if page is not None else None, number
-            )
+            page_url = fields[page] if page is not None else None
+            key_text = fields[key] if key is not None else None
+            yield refer(fields[url], fields[caption], page_url, key_text, number)
         elif fields:
             yield Skipped("broken_record", number, f"{len(fields)} fields, expected {width}")
 
@@ -233,8 +240,9 @@ def read_json_lines(
             yield Skipped("broken_record", line.number, line.text[:_SEEN_CHARACTERS])
             continue
         columns = columns or find_columns(names or list(line.values), choice, table=table)
-        url, caption, page = (_text_or_none(line.values, name) for name in columns)
-        yield refer(url, caption, page, line.number)
+        url, caption, page = (_text_or_none(line.values, name) for name in columns[:3])
+        key = line.values.get(columns.key) if columns.key else None
+        yield refer(url, caption, page, None if key is None else str(key), line.number)
 
 
 def _first_lines(lines: Iterator[_Line]) -> Iterator[_Line]:
@@ -280,9 +288,11 @@ def _text_or_none(values: Mapping[str, Any], name: str | None) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def refer(url: str | None, caption: str | None, page: str | None, row: int) -> Reference | Skipped:
+def refer(
+    url: str | None, caption: str | None, page: str | None, key: str | None, row: int
+) -> Reference | Skipped:
     """Return the pair of one row, or why there is none."""
-    return make_reference(
+    found = make_reference(
         resolve(url or "", None),
         caption,
         seen=url or "",
@@ -290,3 +300,4 @@ def refer(url: str | None, caption: str | None, page: str | None, row: int) -> R
         page_url=page or None,
         offset=row,
     )
+    return found._replace(key=readable(key)) if key and isinstance(found, Reference) else found

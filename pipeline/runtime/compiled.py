@@ -7,6 +7,7 @@ loops; after any change to one of them, all are compiled again.
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
@@ -17,6 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("pipeline", "queries", "dedup")
+_IMPORT = re.compile(r"^from ((?:pipeline|queries|dedup)[\w.]*) import", re.MULTILINE)
 
 
 def compiled(function: Function) -> Function:
@@ -35,11 +37,8 @@ def inlined(function: Function) -> Function:
 def _code_folder() -> Path | None:
     """Return the folder for the code of these sources: beside them, or else in the user's cache."""
     digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            source = path.read_bytes()
-            if b"runtime.compiled" in source or b"numba" in source:
-                digest.update(source)
+    for path in sorted(_sources()):
+        digest.update(path.read_bytes())
     name = f"compiled-{digest.hexdigest()[:16]}"
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     for parent in (Path(__file__).parent / "__pycache__", user / "witmill"):
@@ -50,6 +49,17 @@ def _code_folder() -> Path | None:
         if os.access(parent / name, os.W_OK):
             return parent / name
     return None
+
+
+def _sources() -> set[Path]:
+    """Return the modules with compiled loops, and those whose constants or loops these import."""
+    found = set()
+    for path in (path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if "pipeline.runtime.compiled import" in source:
+            imported = (_ROOT / f"{name.replace('.', '/')}.py" for name in _IMPORT.findall(source))
+            found |= {path, *filter(Path.exists, imported)}
+    return found
 
 
 if not numba.config.CACHE_DIR and (folder := _code_folder()):  # type: ignore[attr-defined]

@@ -174,6 +174,11 @@ class StageRun:
         self._worker_cpu_seconds += sum(r.cpu_seconds for r in receipts.values())
         return [receipts[i].outcome for i in range(len(tasks))]
 
+    def outcomes(self, step: str) -> dict[int, Outcome]:
+        """Return what the tasks of a step that have finished did, by index."""
+        folder = self.workspace.path(self.name, _RUN, "receipts")
+        return {i: receipt.outcome for i, receipt in read_receipts(folder, step).items()}
+
     def write_table(self, name: str, table: pa.Table, schema: pa.Schema) -> Part:
         """Write one file of a side table that belongs to no task."""
         part = self.workspace.write(f"{self.name}/{name}/00000.parquet", table, schema)

@@ -12,9 +12,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +26,6 @@ from pipeline.errors import StorageError
 COPY_BYTES = 1 << 20
 READ_TO_STAMP_BYTES = 64 << 20
 UNFINISHED = ".part"
-HTTP_ATTEMPTS = 4
-HTTP_TIMEOUT_S = 60
 
 _ADVICE = {
     errno.ENOSPC: "free some space and run the same command again",
@@ -228,6 +223,16 @@ def read_bytes(path: str) -> bytes:
         return bytes(file.read())
 
 
+def read_range(path: str, offset: int, length: int) -> bytes:
+    """Return `length` bytes of the file at `path` from `offset` on, or as many as there are."""
+    if is_http(path):
+        from pipeline.runtime import http_files
+
+        return http_files.read_range(path, offset, length)
+    with storage_errors("read", path), open_input(path) as file:
+        return bytes(file.read_at(length, offset))
+
+
 def make_folder(path: str) -> None:
     """Make the folder `path` and those above it; object stores need none."""
     if not is_url(path):
@@ -332,8 +337,7 @@ def list_unfinished(folder: str) -> list[str]:
 def local_copy(path: str) -> Iterator[str]:
     """Yield the path of a local file with the content of `path`, which may be a URL.
 
-    A copy lives in the temporary folder while the block runs. http(s) is retried with growing pauses
-    and its length is checked.
+    A copy lives in the temporary folder while the block runs; of http(s), see `copy_file`.
 
     Raises:
         StorageError: if it cannot be read.
@@ -346,7 +350,10 @@ def local_copy(path: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="witmill-") as folder:
         copy = os.path.join(folder, os.path.basename(path.partition("?")[0]) or "input")
         if is_http(path):
-            _fetch(path, copy)
+            # Imported here: it takes as long as all of this module, and few inputs need it.
+            from pipeline.runtime.http_files import copy_file
+
+            copy_file(path, copy)
         else:
             with (
                 storage_errors("read", path),
@@ -355,26 +362,6 @@ def local_copy(path: str) -> Iterator[str]:
             ):
                 shutil.copyfileobj(source, target, COPY_BYTES)
         yield copy
-
-
-def _fetch(url: str, target: str) -> None:
-    for attempt in range(1, HTTP_ATTEMPTS + 1):
-        try:
-            with (
-                urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as response,
-                open(target, "wb") as file,
-            ):
-                shutil.copyfileobj(response, file, COPY_BYTES)
-            expected = response.headers.get("Content-Length")
-            received = os.path.getsize(target)
-            if expected is not None and int(expected) != received:
-                raise ConnectionError(f"{received} of {expected} bytes arrived")
-            return
-        except (OSError, ValueError) as error:
-            is_final = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
-            if attempt == HTTP_ATTEMPTS or is_final:
-                raise StorageError(f"cannot read {url}: {_first_line(error)}") from error
-            time.sleep(2 ** (attempt - 1))
 
 
 def _fixed_folder(pattern: str) -> str:

@@ -161,7 +161,7 @@ def test_a_read_only_workspace(tmp_path: Path, captions_file: Path) -> None:
         ("[balance]\ncap = 'many'", "balance.cap is 'many', expected a valid integer"),
         (
             "[balance]\nkap = 3",
-            "balance.kap is not a setting, expected one of: cap, headroom, seed",
+            "balance.kap is not a setting, expected one of: cap, tail_share, headroom, seed, add",
         ),
         ("[blance]\ncap = 3", "[blance] is no stage, expected one of: ingest, match"),
         ("workspce = 'x'", "workspce is not a setting, expected one of: workspace"),
@@ -184,7 +184,7 @@ def test_a_missing_file_of_a_run(tmp_path: Path) -> None:
         (["match", "-w", "w", "--capp", "3"], "Unknown option"),
         (["balance", "-w", "w", "--cap", "0"], "cap is '0', expected greater than or equal to 1"),
         (["match"], "--workspace"),
-        (["match", "-w", ""], "workspace is empty"),
+        (["match", "-w", ""], "match has no workspace; give --workspace"),
         (["mach", "-w", "w"], "match"),
         (["match", "-w", "/nonexistent"], "no witmill workspace"),
         (["status", "/nonexistent"], "no witmill workspace"),

@@ -36,11 +36,20 @@ def test_each_stage_reads_what_the_one_before_left(demo: Demo) -> None:
         assert demo.workspace.finished(after).rows_in == left, f"{before} to {after}"
 
 
+# Reasons of runs that this one is not: over a folder of all sorts or a crawl with files missing, with
+# another crawl added, with pictures from archives. The stages' own tests have those.
+ELSEWHERE = {
+    "ingest": {"unknown_file", "missing_file"},
+    "balance": {"known"},
+    "download": {"not_captured", "broken_capture"},
+}
+
+
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_reason_occurs(demo: Demo, stage) -> None:  # type: ignore[no-untyped-def]
     found = demo.workspace.finished(stage.name).drops
     generic = {re.sub(r"^http_\d+$", "http_NNN", reason) for reason in found}
-    assert generic == set(stage.reasons)
+    assert generic == set(stage.reasons) - ELSEWHERE.get(stage.name, set())
 
 
 def test_the_funnel_shows_every_reason(example: Example, demo: Demo) -> None:

@@ -1,8 +1,15 @@
-"""Build WARC and WAT files in memory, and list a page's images with the standard library."""
+"""Build WARC and WAT files in memory, and read them."""
 
 import gzip
+import io
 import json
 from html.parser import HTMLParser
+from typing import Literal
+
+import pyarrow as pa
+
+from pipeline.crawls import read_crawl
+from pipeline.row_tables import tabulate
 
 
 def record(
@@ -74,3 +81,22 @@ class Images(HTMLParser):
 def members(*records: bytes) -> bytes:
     """Return the records as an archive is compressed: one gzip member each."""
     return b"".join(gzip.compress(one, mtime=0) for one in records)
+
+
+def read_tables(data: bytes, kind: Literal["warc", "wat"] = "warc") -> tuple[pa.Table, pa.Table]:
+    """Return the pairs and drops of a crawl named "x"."""
+    chunks = list(read_crawl(io.BytesIO(data), kind, "x", 1000)) or [tabulate([], "x")]
+    return pa.concat_tables([c[0] for c in chunks]), pa.concat_tables([c[1] for c in chunks])
+
+
+def outline(data: bytes, kind: Literal["warc", "wat"] = "warc") -> list[str]:
+    """Return the URLs of the pairs and the reasons of the drops, each in their order."""
+    pairs, drops = read_tables(data, kind)
+    return [*pairs.column("url").to_pylist(), *drops.column("reason").to_pylist()]
+
+
+def places(drops: pa.Table) -> list[tuple[str, int]]:
+    """Return the reason and the offset of each drop."""
+    details = [detail.partition(":")[0] for detail in drops.column("detail").to_pylist()]
+    offsets = [int(detail.rpartition("@")[2]) for detail in details]
+    return list(zip(drops.column("reason").to_pylist(), offsets, strict=True))

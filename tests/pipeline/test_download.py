@@ -17,16 +17,18 @@ import pytest
 import xxhash
 from PIL import Image
 
-from pipeline import download, images, schemas
+from pipeline import download, images, ingest, schemas
 from pipeline.download import DownloadConfig
-from pipeline.errors import ConfigError, TaskFailed
+from pipeline.errors import ConfigError, InputError, StorageError, TaskFailed
 from pipeline.images import ImageRefused, decode
+from pipeline.ingest import IngestConfig
 from pipeline.runtime.executor import InlineExecutor
 from pipeline.runtime.settings import Settings, read_settings
 from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
 from pipeline.stored import examine, fit
 from pipeline.via_img2dataset import Refusal, download_all
+from tests.pipeline import archives
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -436,3 +438,100 @@ def test_a_full_disk_ends_the_stage_with_an_error(web, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", Full)
     with pytest.raises(TaskFailed, match="No space left"):
         download.run(settings(), workspace, InlineExecutor())
+
+
+PAGE = "<img src=/{0}.png alt='picture {0}'><img src=/gone.png alt='gone'>"
+
+
+def ingested(root: Path, archive: Path, count: int = 3) -> Workspace:
+    """Ingest an archive of pages with their pictures, and keep every pair up to "balance"."""
+    records = []
+    for i in range(count):
+        url = f"http://h.example/{i}.png"
+        page = PAGE.format(i).encode()
+        records.append(archives.response(page, url=f"http://h.example/{i}.html"))
+        records.append(
+            archives.response(encoded(noise(30, 30, i), "PNG"), url=url, kind="image/png")
+        )
+    archive.parent.mkdir(exist_ok=True, parents=True)
+    archive.write_bytes(archives.members(*records))
+    workspace = Workspace(root=str(root))
+    manifest = ingest.run(IngestConfig(inputs=(str(archive),)), workspace, InlineExecutor())
+    [part] = manifest.parts
+    table = workspace.read(part, schemas.PAIRS)
+    given = pairs(table.column("url").to_pylist(), table.column("caption").to_pylist())
+    balanced(root, given)
+    return workspace
+
+
+def captured(**given) -> DownloadConfig:
+    return settings(images_from="captures", **given)
+
+
+def test_an_archive_is_enough(tmp_path):
+    workspace = ingested(tmp_path / "w", tmp_path / "a.warc.gz")
+    rows, drops = downloaded(workspace, captured())
+    assert sorted(row["caption"] for row in rows) == ["picture 0", "picture 1", "picture 2"]
+    for row in rows:
+        number = int(row["caption"][-1])
+        assert stored_bytes(workspace, row) == encoded(noise(30, 30, number), "PNG")
+    assert {drop["reason"] for drop in drops} == {"not_captured"}
+    assert len(drops) == 1
+
+
+def test_the_rules_of_size_hold_for_captures_too(tmp_path):
+    workspace = ingested(tmp_path / "w", tmp_path / "a.warc.gz")
+    _, drops = downloaded(workspace, captured(min_side=31))
+    assert sorted(drop["reason"] for drop in drops) == ["not_captured", *["too_small"] * 3]
+
+
+def test_the_web_is_asked_for_the_rest(tmp_path):
+    workspace = ingested(tmp_path / "w", tmp_path / "a.warc.gz")
+    rows, drops = downloaded(workspace, settings(images_from="both"))
+    assert len(rows) == 3
+    assert [drop["reason"] for drop in drops] == ["dns"]
+
+
+def test_archives_that_have_moved_are_named(tmp_path):
+    workspace = ingested(tmp_path / "w", tmp_path / "here/a.warc.gz")
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(StorageError, match=r"does not exist.*--archives names where"):
+        downloaded(workspace, captured())
+    first, _ = downloaded(workspace, captured(archives=str(tmp_path / "there")))
+    assert len(first) == 3
+    again, _ = downloaded(workspace, captured(archives=f"{tmp_path}/there/"))
+    assert again == first
+
+
+def test_a_run_without_captures_says_so(tmp_path):
+    (tmp_path / "t.csv").write_text("url,text\nhttp://h.example/a,A dog\n")
+    workspace = Workspace(root=str(tmp_path / "w"))
+    config = IngestConfig(inputs=(str(tmp_path / "t.csv"),))
+    ingest.run(config, workspace, InlineExecutor())
+    balanced(tmp_path / "w", pairs(["http://nothing.invalid/a"]))
+    with pytest.raises(InputError, match="holds no images; expected WARC files with images"):
+        downloaded(workspace, captured())
+    _, drops = downloaded(workspace, settings(images_from="both"))
+    assert [drop["reason"] for drop in drops] == ["dns"]
+
+
+def test_captures_give_the_same_bytes_whatever_the_threads(tmp_path):
+    digests = []
+    for threads in (1, 16):
+        workspace = ingested(tmp_path / str(threads), tmp_path / "a.warc.gz", count=30)
+        downloaded(workspace, captured(threads=threads))
+        tar = Path(workspace.path("download/images/00000.tar")).read_bytes()
+        digests.append(hashlib.sha256(tar).hexdigest())
+    assert digests[0] == digests[1]
+
+
+def test_a_shard_of_img2dataset_needs_no_network(shared_data, tmp_path):
+    workspace = Workspace(root=str(tmp_path / "w"))
+    config = IngestConfig(inputs=(str(shared_data / "images/cc12m-train-0000.tar"),))
+    [part] = ingest.run(config, workspace, InlineExecutor()).parts
+    table = workspace.read(part, schemas.PAIRS)
+    balanced(
+        tmp_path / "w", pairs(table.column("url").to_pylist(), table.column("caption").to_pylist())
+    )
+    rows, drops = downloaded(workspace, captured())
+    assert (len(rows), drops) == (32, [])

@@ -2,23 +2,18 @@ import time
 
 import pytest
 
-from pipeline.html import decode_page, find_images, largest_of_srcset
+from pipeline.html import MAX_IMAGES, MAX_METAS, find_images, largest_of_srcset
 from pipeline.pairs import BrokenRecord, Reference, Skipped
 
 PAGE = "http://h.example/d/p.html"
 
 
-def images(page: str | bytes, charset: str | None = None) -> list[Reference | Skipped]:
-    data = page if isinstance(page, bytes) else page.encode()
-    return list(find_images(data, page_url=PAGE, charset=charset, offset=5))
+def images(page: str) -> list[Reference | Skipped]:
+    return list(find_images(page.encode(), page_url=PAGE, charset=None, offset=5))
 
 
 def urls(page: str) -> list[str]:
     return [i.url if isinstance(i, Reference) else i.reason for i in images(page)]
-
-
-def captions(page: str | bytes, charset: str | None = None) -> list[str]:
-    return [i.caption for i in images(page, charset) if isinstance(i, Reference)]
 
 
 def test_an_image_is_found_with_address_and_text() -> None:
@@ -95,57 +90,6 @@ def test_each_image_is_one_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "charset"),
-    [
-        ("<img src=a alt='Käse и 犬'>".encode(), "utf-8"),
-        ("<img src=a alt='Käse и 犬'>".encode(), None),
-        ("\ufeff<img src=a alt='Käse и 犬'>".encode(), "iso-8859-1"),
-        ("\ufeff<img src=a alt='Käse и 犬'>".encode("utf-16-le"), None),
-        ("<img src=a alt='Käse и 犬'>".encode(), "no-such-charset"),
-    ],
-)
-def test_marks_and_headers_tell_the_encoding(page: bytes, charset: str | None) -> None:
-    assert captions(page, charset) == ["Käse и 犬"]
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding", "label"),
-    [
-        ("Сыр и собака", "windows-1251", "windows-1251"),
-        ("“Käse”", "cp1252", "iso-8859-1"),
-        ("犬と猫", "euc-jp", "EUC-JP"),
-        ("狗和猫", "gbk", "gb2312"),
-    ],
-)
-def test_header_or_meta_name_an_old_encoding(text: str, encoding: str, label: str) -> None:
-    image = f"<img src=a alt='{text}'>".encode(encoding)
-    assert captions(image, label) == [text]
-    assert captions(f"<meta charset={label}>".encode() + image) == [text]
-    meta = f"<meta http-equiv=Content-Type content='text/html; charset={label}'>".encode()
-    assert captions(meta + image) == [text]
-    assert captions(b"<meta charset=utf-8>" + image, label) == [text]
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [
-        ("Сыр лежит на столе, а собака смотрит на него и ждёт", "windows-1251"),
-        ("Le café est très bon à l’été", "windows-1252"),
-        ("犬と猫が好きです。今日はいい天気ですね", "shift-jis"),
-        ("개와 고양이는 집에 있습니다", "euc-kr"),
-    ],
-)
-def test_an_undeclared_encoding_is_guessed(text: str, encoding: str) -> None:
-    page = f"<html><p>{text * 5}<img src=a alt='{text}'>"
-    assert captions(page.encode(encoding)) == [text]
-
-
-def test_wrong_bytes_zero_bytes_and_surrogates_do_no_harm() -> None:
-    assert captions(b"<img src=a alt='a\xffb&#xD800;&#0;c'>", "utf-8") == ["a\ufffdb\ufffd\ufffdc"]
-    assert decode_page(b"", None) == ""
-
-
-@pytest.mark.parametrize(
     "page",
     [
         "<font><div>" * 40_000 + "</font>" * 40_000 + "<img src=a alt=b>",
@@ -165,3 +109,81 @@ def test_many_images_of_one_picture_take_linear_time() -> None:
     page = "<picture>" + "<source srcset='data:x 1x'>" * 2000 + "<img alt=x>" * 2000 + "</picture>"
     assert len(images(page)) == 2000
     assert time.monotonic() - begun < 5
+
+
+def texts(page: str) -> list[tuple[str, str]]:
+    return [(i.caption_source, i.caption) for i in images(page) if isinstance(i, Reference)]
+
+
+def test_each_text_of_an_image_is_a_pair_and_equal_ones_are_one() -> None:
+    figure = "<figure><div><img src=a alt='A dog' title='Rex '></div><figcaption>%s</figcaption></figure>"
+    assert texts(figure % "Rex\n at <b>home</b>") == [
+        ("alt", "A dog"),
+        ("title", "Rex"),
+        ("figcaption", "Rex at home"),
+    ]
+    assert texts(figure % "<p>Rex</p>") == [("alt", "A dog"), ("title", "Rex")]
+    assert texts("<img src=a alt=Rex title=' Rex'>") == [("alt", "Rex")]
+    assert texts("<img src=a alt=' ' title=Rex>") == [("title", "Rex")]
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("A<br>dog", "A dog"),
+        ("<p>A</p><p>dog</p>", "A dog"),
+        ("A &amp; B", "A & B"),
+        ("A<!-- big --> dog<script>x()</script><style>y</style>", "A dog"),
+        ("A <noscript>dog</noscript>", "A dog"),
+        ("<img alt=no src=b>A", "A"),
+        ("<table><tr><td>A<td>dog</table>", "A dog"),
+    ],
+)
+def test_a_caption_is_what_can_be_seen(markup: str, text: str) -> None:
+    found = texts(f"<figure><img src=a><figcaption>{markup}</figcaption></figure>")
+    assert [caption for source, caption in found if source == "figcaption"][-1:] == [text]
+
+
+def test_a_caption_belongs_to_its_own_figure_alone() -> None:
+    inner = "<figure><img src=b>%s</figure>"
+    page = f"<img src=x><figure><img src=a>{inner % ''}<figcaption>Both</figcaption></figure><img src=y>"
+    assert [i.url for i in images(page) if isinstance(i, Reference)] == ["http://h.example/d/a"]
+    two = f"<figure>{inner % '<figcaption>B</figcaption>'}<img src=a><figcaption>A</figcaption></figure>"
+    assert texts(two) == [("figcaption", "B"), ("figcaption", "A")]
+
+
+@pytest.mark.parametrize(
+    ("metas", "expected"),
+    [
+        ("image=a title=T description=D", [("a", "og_description", "D"), ("a", "og_title", "T")]),
+        ("title=T image=a image:alt=A", [("a", "og_alt", "A")]),
+        ("image=a image=b image:alt=B title=T", [("a", "og_title", "T"), ("b", "og_alt", "B")]),
+        ("image:url=a image:secure_url=b title=T", [("a", "og_title", "T")]),
+        ("title=T description=D", []),
+        ("image:alt=A image=a description=T title=T", [("a", "og_description", "T")]),
+    ],
+)
+def test_open_graph_gives_pairs(metas: str, expected: list[tuple[str, str, str]]) -> None:
+    tags = [
+        f"<meta property='og:{name}' content='{value}'>"
+        for name, value in (m.split("=") for m in metas.split())
+    ]
+    found = images("".join(tags))
+    assert [
+        (r.url.rpartition("/")[2], *r[2:0:-1]) for r in found if isinstance(r, Reference)
+    ] == expected
+
+
+def test_an_image_of_open_graph_without_text_or_address_is_a_drop() -> None:
+    found = images("<meta property=og:image content=a><meta name=og:image content=''>")
+    assert [i.reason for i in found if isinstance(i, Skipped)] == ["no_caption", "no_url"]
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["<img>" * (MAX_IMAGES + 1), "<meta property=og:title content=a>" * (MAX_METAS + 1)],
+    ids=["images", "metas"],
+)
+def test_a_page_with_too_many_images_or_metas_is_refused(page: str) -> None:
+    with pytest.raises(BrokenRecord, match="more than"):
+        images(page)

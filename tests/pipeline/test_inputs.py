@@ -1,6 +1,7 @@
 import gzip
 import io
 import random
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,13 @@ from tests.pipeline.archives import members, metadata, record, response
 WET = record("conversion", b"text", "text/plain")
 TABLE = io.BytesIO()
 pq.write_table(pa.table({"url": ["http://x"]}), TABLE)
+
+
+def tar_of(name: str) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,7 @@ pq.write_table(pa.table({"url": ["http://x"]}), TABLE)
         ("url,text\n".encode("utf-16"), "csv"),
         (b"url\ttext, more\n", "tsv"),
         (b' \n{"url": "x"}\n', "jsonl"),
+        (tar_of("a.txt"), "tar"),
         (pa.compress(b'{"url": "x"}\n', "zstd", asbytes=True), "jsonl"),
     ],
 )
@@ -64,6 +73,8 @@ def test_a_zero_byte_here_and_there_is_no_reason_to_refuse_a_table(line: bytes, 
         (b"\0,\0", "unknown kind"),
         ("url,text\nhttp://x,A dog\n".encode("utf-16-le"), "unknown kind"),
         (b"a,b\n" + bytes(100), "unknown kind"),
+        (b'{\n  "count": 1\n}\n', "unknown kind"),
+        (gzip.compress(tar_of("a.txt")), "unknown kind"),
         (b"a,b\n" + random.Random(1).randbytes(100_000), "unknown kind"),
         (members(WET), "x is a WET file"),
     ],
@@ -101,3 +112,10 @@ def test_urls_keep_what_they_do_not_share() -> None:
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="nothing-here"):
         expand([str(tmp_path / "nothing-here")])
+
+
+def test_what_a_folder_brought_in_is_told_from_what_was_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    found = expand([str(tmp_path), str(tmp_path / "b"), f"{tmp_path}/*"])
+    assert [(file.source, file.is_named) for file in found] == [("a", False), ("b", True)]

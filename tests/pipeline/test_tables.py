@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,10 +39,10 @@ def lines(text: str | bytes, choice: ColumnChoice = ANY) -> list[Reference | Ski
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["URL", "TEXT"], ("URL", "TEXT", None)),
-        (["id", "image_url", "alt", "page-url"], ("image_url", "alt", "page-url")),
-        (["uid", "url", "text", "caption"], ("url", "caption", None)),
-        (["TOP_CAPTION", "Image URL"], ("Image URL", "TOP_CAPTION", None)),
+        (["URL", "TEXT"], ("URL", "TEXT", None, None)),
+        (["id", "image_url", "alt", "page-url"], ("image_url", "alt", "page-url", None)),
+        (["uid", "url", "text", "caption"], ("url", "caption", None, "uid")),
+        (["TOP_CAPTION", "Image URL"], ("Image URL", "TOP_CAPTION", None, None)),
     ],
 )
 def test_usual_names_are_recognised(names: list[str], expected: tuple[str, ...]) -> None:
@@ -60,6 +61,7 @@ def test_named_columns_win() -> None:
         (["url", "b"], ANY, "for captions.*url, b.*--caption-column"),
         (["url", "text"], ColumnChoice(url="zzz"), '"zzz".*--url-column'),
         (["url", "text"], ColumnChoice(caption="zzz"), '"zzz".*--caption-column'),
+        (["url", "text"], ColumnChoice(key="zzz"), '"zzz".*--key-column'),
         ([], ANY, "--url-column"),
     ],
 )
@@ -266,3 +268,66 @@ def test_json_lines_and_csv_give_the_same_pairs() -> None:
         f'{u},"{c}"\n'.replace('""犬""', '"""犬"""') for u, c in values
     )
     assert lines(as_json) == csv(as_csv)
+
+
+KEYED = ColumnChoice(key="id")
+
+
+def keys(rows: Iterable[Reference | Skipped]) -> list[str | None]:
+    return [row.key for row in rows if isinstance(row, Reference)]
+
+
+def test_a_row_keeps_its_own_key_in_every_kind_of_table() -> None:
+    values = {"id": ["7", None], "url": ["http://x/a", "http://x/b"], "text": ["A dog", "A cat"]}
+    assert keys(csv("id,url,text\n7,http://x/a,A dog\n,http://x/b,A cat\n", choice=KEYED)) == [
+        "7",
+        None,
+    ]
+    json_lines = "".join(
+        json.dumps(dict(zip(values, row, strict=True))) + "\n"
+        for row in zip(*values.values(), strict=True)
+    )
+    assert keys(lines(json_lines, choice=KEYED)) == ["7", None]
+    assert keys(lines(json_lines.replace('"7"', "7"), choice=KEYED)) == ["7", None]
+    for ids in (["7", None], [7, None]):
+        file = write(pa.table({**values, "id": ids}))
+        columns = parquet_columns(file.schema_arrow, KEYED, table="t")
+        assert keys(read_parquet(file, [0], columns, first_row=0)) == ["7", None]
+
+
+def test_a_key_may_be_a_column_that_is_read_anyway() -> None:
+    file = write(pa.table({"url": ["http://x/a"], "text": ["A dog"]}))
+    columns = parquet_columns(file.schema_arrow, ColumnChoice(key="url"), table="t")
+    assert keys(read_parquet(file, [0], columns, first_row=0)) == ["http://x/a"]
+
+
+# The columns of published sets, in their order.
+SETS = {
+    "LAION-400M": ["SAMPLE_ID", "URL", "TEXT", "HEIGHT", "WIDTH", "LICENSE", "NSFW", "similarity"],
+    "LAION-2B": ["URL", "TEXT", "WIDTH", "HEIGHT", "similarity", "punsafe", "pwatermark"],
+    "COYO-700M": ["id", "url", "text", "width", "height", "image_phash", "text_length"],
+    "DataComp": ["uid", "url", "text", "original_width", "original_height", "clip_b32_similarity"],
+    "img2dataset": ["url", "caption", "key", "status", "error_message", "width", "height"],
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_published_sets_need_no_options(name: str) -> None:
+    numbers = {"SAMPLE_ID": 1.0, "id": 841814333321}
+    row = {column: [numbers.get(column, "x")] for column in SETS[name]}
+    place = {column.lower(): column for column in row}
+    row[place["url"]] = ["http://x/a.jpg"]
+    row[place.get("text") or place["caption"]] = ["A dog"]
+    [found] = read_all(write(pa.table(row)))
+    assert found == DOG._replace(key="x" if "uid" in row else None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a dog on a beach\thttp://x/a.jpg", "http://x/a.jpg\ta dog on a beach"],
+    ids=["CC3M", "CC12M"],
+)
+def test_conceptual_captions_need_no_header(line: str) -> None:
+    assert [tuple(row)[:2] for row in csv(f"{line}\n", "\t")] == [
+        ("http://x/a.jpg", "a dog on a beach")
+    ]

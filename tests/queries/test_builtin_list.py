@@ -132,3 +132,7 @@ def test_words_are_single_tokens_and_no_markup() -> None:
 def test_titles_have_two_words_at_least() -> None:
     titles = rows("title")["query"].to_pylist()
     assert [t for t in titles if sum(token.isalnum() for token in t.split(" ")) < 2] == []
+
+
+def test_the_list_passes_the_check_that_other_files_get() -> None:
+    assert read_queries(str(BUILTIN)).equals(builtin())
