@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from pipeline import captions as stage
 from pipeline import schemas
-from pipeline.caption_measures import measure
-from pipeline.caption_rules import RULES, Captions, CaptionsConfig
-from pipeline.pairs import pair_ids
+from pipeline.caption_text.measures import measure
+from pipeline.caption_text.rules import RULES, Captions, CaptionsConfig
+from pipeline.inputs.pairs import pair_ids
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stage import begin

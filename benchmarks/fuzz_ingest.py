@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipeline.crawls import read_crawl
+from pipeline.inputs.crawls import read_crawl
 
 LONGEST_SECONDS = 20.0
 MOST_MEMORY = 1 << 30

@@ -25,11 +25,11 @@ import pyarrow as pa
 from fastwarc.warc import ArchiveIterator
 
 from benchmarks.crawl_files import Page, read_pages, warc_records, wat_records, write_archive
-from pipeline.chunks import write_chunk
-from pipeline.crawls import read_crawl
-from pipeline.html import choose_base, find_images, refer_image
-from pipeline.open_graph import refer_open_graph
-from pipeline.pairs import Place, Reference
+from pipeline.inputs.chunks import write_chunk
+from pipeline.inputs.crawls import read_crawl
+from pipeline.inputs.pairs import Place, Reference
+from pipeline.pages.html import choose_base, find_images, refer_image
+from pipeline.pages.open_graph import refer_open_graph
 from pipeline.runtime.workspace import Workspace
 
 ROUNDS = 7

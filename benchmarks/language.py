@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import language, schemas
+from pipeline.inputs.pairs import pair_ids
 from pipeline.language import LanguageConfig, Model
-from pipeline.pairs import pair_ids
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stage import begin

@@ -29,9 +29,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import token_kernels
-from pipeline.trie import caption_bytes, compile_queries, text_rows
-from pipeline.trie_tables import ByteRules, Rows
+from pipeline.matching import token_kernels
+from pipeline.matching.trie import caption_bytes, compile_queries, text_rows
+from pipeline.matching.trie_tables import ByteRules, Rows
 from queries.query_list import read_queries
 from queries.text import RULES, Rules, metaclip_text, normalize
 

@@ -15,7 +15,7 @@ from dedup.buckets import read_bucket, write_whole
 from dedup.evalsets import EvalSet, items
 from dedup.perceptual import Positions, Words, as_words, find_near
 from pipeline.errors import InputError
-from pipeline.images import ImageRefused, decode, pdq, pixel_hash
+from pipeline.pictures.images import ImageRefused, decode, pdq, pixel_hash
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Outcome

@@ -24,23 +24,23 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from pipeline import schemas
-from pipeline.balance_report import query_counts, summarize, write_report
-from pipeline.balance_sources import EarlierCrawl, Source, find_known, open_earlier
-from pipeline.errors import ConfigError
-from pipeline.priorities import I64, Thresholds, query_keys, read_matches, read_query_ids
-from pipeline.runtime import storage
-from pipeline.runtime.executor import Executor
-from pipeline.runtime.manifest import Manifest, Outcome
-from pipeline.runtime.settings import Settings
-from pipeline.runtime.stage import StageRun, TaskOutput, begin
-from pipeline.runtime.workspace import Workspace
-from pipeline.thresholds import (
+from pipeline.caps.balance_report import query_counts, summarize, write_report
+from pipeline.caps.balance_sources import EarlierCrawl, Source, find_known, open_earlier
+from pipeline.caps.priorities import I64, Thresholds, query_keys, read_matches, read_query_ids
+from pipeline.caps.thresholds import (
     find_thresholds,
     load_thresholds,
     save_thresholds,
     sum_notes,
     write_notes,
 )
+from pipeline.errors import ConfigError
+from pipeline.runtime import storage
+from pipeline.runtime.executor import Executor
+from pipeline.runtime.manifest import Manifest, Outcome
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.stage import StageRun, TaskOutput, begin
+from pipeline.runtime.workspace import Workspace
 
 REASONS = {
     "over_cap": "each of the pair's queries already keeps as many pairs as it may",
@@ -237,7 +237,7 @@ def _select(
 
 def count_part(task: CountTask) -> Outcome:
     """Count the matches of each query in one part; runs in a worker."""
-    from pipeline.priority_kernels import count_matches
+    from pipeline.caps.priority_kernels import count_matches
 
     pairs, _ = task.source.read(["query_ids"])
     _, query = read_query_ids(pairs, task.queries)
@@ -273,7 +273,7 @@ def filter_table(
         the kept rows in input order with `selected_by` set anew; the pair ids of the others; and, per
         query, how many pairs it selected and in how many kept pairs it is present.
     """
-    from pipeline.priority_kernels import select_matches
+    from pipeline.caps.priority_kernels import select_matches
 
     queries = len(thresholds.priority)
     matches = read_matches(pairs, queries)

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import boilerplate, schemas
-from pipeline.caption_rules import (
+from pipeline import schemas
+from pipeline.caption_text import boilerplate
+from pipeline.caption_text.rules import (
     BOILERPLATE,
     REASONS,
     RULES,

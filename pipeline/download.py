@@ -1,6 +1,6 @@
 """Fetch every image once, decode it once, and store what training needs.
 
-img2dataset's machinery runs each part; see `pipeline/via_img2dataset.py` for what is its and what is
+img2dataset's machinery runs each part; see `pipeline/pictures/via_img2dataset.py` for what is its and what is
 ours. The stored images lie in tars beside the parts, ordered by pair, whatever came back first.
 """
 
@@ -169,7 +169,7 @@ def _captures(config: DownloadConfig, workspace: Workspace) -> tuple[tuple[Part,
 def download_part(task: DownloadTask) -> Outcome:
     """Download one part: its tar first, then its table."""
     # Pillow, urllib3 and img2dataset are not needed, nor perhaps installed, where text is curated.
-    from pipeline.stored import DownloadedPart
+    from pipeline.pictures.stored import DownloadedPart
 
     output = task.output
     pairs = output.read(task.part, schemas.BALANCED)
@@ -188,9 +188,9 @@ def download_part(task: DownloadTask) -> Outcome:
 
 
 def _fetch_function(task: DownloadTask, pairs: pa.Table) -> Callable[[str], bytes]:
-    from pipeline.archives import Archives, find_captures
-    from pipeline.fetch import Fetcher, product_token
-    from pipeline.stored import limits_of
+    from pipeline.pictures.archives import Archives, find_captures
+    from pipeline.pictures.fetch import Fetcher, product_token
+    from pipeline.pictures.stored import limits_of
 
     limits = limits_of(task.config)
     ask_web = Fetcher(limits).fetch

@@ -13,19 +13,20 @@ import pyarrow.compute as pc
 from pydantic import field_validator
 
 from pipeline import schemas
-from pipeline.chunks import read_chunks, split_repeats, write_chunk
-from pipeline.common_crawl import COMMON_CRAWL, CrawlKind, list_crawl, parse_choices
 from pipeline.errors import ConfigError, InputError, TaskFailed, WitmillError
-from pipeline.inputs import Input, UnknownKind, detect, expand
-from pipeline.pairs import Skipped
-from pipeline.references import RowGroups, split_input
-from pipeline.repeats import (
+from pipeline.inputs.chunks import read_chunks, split_repeats, write_chunk
+from pipeline.inputs.common_crawl import COMMON_CRAWL, CrawlKind, list_crawl, parse_choices
+from pipeline.inputs.files import Input, UnknownKind, detect, expand
+from pipeline.inputs.pairs import Skipped
+from pipeline.inputs.references import RowGroups, split_input
+from pipeline.inputs.repeats import (
     count_partitions,
     find_repeats,
     read_repeats,
     write_repeats,
 )
-from pipeline.row_tables import KEYED_PAIRS, Chunk, tabulate
+from pipeline.inputs.tables import ColumnChoice
+from pipeline.pages.row_tables import KEYED_PAIRS, Chunk, tabulate
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
@@ -33,7 +34,6 @@ from pipeline.runtime.progress import say
 from pipeline.runtime.settings import Settings, pace
 from pipeline.runtime.stage import StageRun, TaskOutput, begin
 from pipeline.runtime.workspace import MANIFEST, Workspace
-from pipeline.tables import ColumnChoice
 
 REASONS = {
     "no_url": "the image or row names no address",

@@ -22,7 +22,7 @@ from queries.query_list import BUILTIN, read_queries
 from queries.text import Rules, caption_tokens
 
 if TYPE_CHECKING:
-    from pipeline.trie import QueryTrie
+    from pipeline.matching.trie import QueryTrie
 
 REASONS = {"no_query": "no query of the list stands in the caption"}
 
@@ -102,7 +102,7 @@ def explain(config: MatchConfig, caption: str) -> str:
     Raises:
         InputError: if the list cannot be read.
     """
-    from pipeline.trie import compile_queries
+    from pipeline.matching.trie import compile_queries
 
     queries = read_queries(config.queries, rules=config.rules)
     found = compile_queries(queries, config.rules).match(pa.array([caption], pa.string()))
@@ -120,7 +120,7 @@ def explain(config: MatchConfig, caption: str) -> str:
 
 def _compile_to(path: str, queries: pa.Table, rules: Rules) -> None:
     # numba takes half a second to import, which the command line need not wait for.
-    from pipeline.trie import compile_queries, save_trie
+    from pipeline.matching.trie import compile_queries, save_trie
 
     save_trie(path, compile_queries(queries, rules))
 
@@ -128,6 +128,6 @@ def _compile_to(path: str, queries: pa.Table, rules: Rules) -> None:
 # One list a stage: a worker that goes on to another list has no more use for the first.
 @lru_cache(maxsize=1)
 def _load_trie(path: str, rules: Rules) -> "QueryTrie":
-    from pipeline.trie import load_trie
+    from pipeline.matching.trie import load_trie
 
     return load_trie(path, rules)

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from pipeline import schemas
 from pipeline.errors import CorruptWorkspace
+from pipeline.pictures.tar import TarWriter
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stage import TaskOutput, begin
 from pipeline.runtime.workspace import Workspace
-from pipeline.tar import TarWriter
 
 READ_BYTES = 1 << 23
 """Read at a time from the stored images; they lie almost in the order they are needed."""

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.token_kernels import number_tokens
-from pipeline.trie import caption_bytes, text_rows
-from pipeline.trie_tables import Ids
+from pipeline.matching.token_kernels import number_tokens
+from pipeline.matching.trie import caption_bytes, text_rows
+from pipeline.matching.trie_tables import Ids
 
 Keys = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int64]

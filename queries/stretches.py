@@ -21,7 +21,7 @@ from queries.wikitext import article_text
 
 if TYPE_CHECKING:
     # numba takes half a second to import, which the command line need not wait for.
-    from pipeline.trie_tables import Ids
+    from pipeline.matching.trie_tables import Ids
     from queries.counting import Numberer
 
 # A row per page read: a reason for those that are no articles, else what WIKIPEDIA_PAGES has.

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.images import ImageRefused, decode
+from pipeline.pictures.images import ImageRefused, decode
 from pipeline.runtime import storage
 from pipeline.runtime.workspace import Workspace
 from train.augment import random_corner, square_crop

@@ -13,7 +13,7 @@ from torch import Tensor
 from dedup.evalsets import EvalSet, files_of, items, read_evalsets
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
-from pipeline.images import ImageRefused, decode
+from pipeline.pictures.images import ImageRefused, decode
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome

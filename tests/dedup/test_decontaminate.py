@@ -13,7 +13,7 @@ from dedup.decontaminate import EVALUATION, READ, find_overlaps, hash_evalset
 from dedup.evalsets import EvalSet
 from pipeline import schemas
 from pipeline.errors import InputError
-from pipeline.images import Pixels, decode, pdq, pixel_hash
+from pipeline.pictures.images import Pixels, decode, pdq, pixel_hash
 
 COMPARED = pa.schema([schemas.DOWNLOADED.field(name) for name in READ])
 

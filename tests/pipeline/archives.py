@@ -8,8 +8,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.crawls import read_crawl
-from pipeline.row_tables import tabulate
+from pipeline.inputs.crawls import read_crawl
+from pipeline.pages.row_tables import tabulate
 
 
 def record(

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import strategies as st
 
 from pipeline import balance, schemas
+from pipeline.caps.thresholds import find_thresholds
 from pipeline.runtime.manifest import MAIN
 from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
-from pipeline.thresholds import find_thresholds
 from tests.conftest import Literals
 from tests.reference.balancing import Pairs
 

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import balance, balance_report, schemas
+from pipeline import balance, schemas
 from pipeline.balance import BalanceConfig, RebalanceConfig, cap_for_tail_share, first_cap
+from pipeline.caps import balance_report
+from pipeline.caps.priorities import Thresholds, query_keys, read_matches
+from pipeline.caps.priority_kernels import count_matches, near_matches
+from pipeline.caps.thresholds import ranked
 from pipeline.errors import ConfigError
-from pipeline.priorities import Thresholds, query_keys, read_matches
-from pipeline.priority_kernels import count_matches, near_matches
 from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.settings import read_settings
 from pipeline.runtime.workspace import Workspace
-from pipeline.thresholds import ranked
 from tests.pipeline.balancing import (
     QUERIES,
     caption_table,

@@ -14,12 +14,13 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import boilerplate, schemas
-from pipeline.caption_measures import measure, site_and_caption_keys
-from pipeline.caption_rules import BOILERPLATE, PRESETS, RULES, mask_contacts
+from pipeline import schemas
+from pipeline.caption_text import boilerplate
+from pipeline.caption_text.measures import measure, site_and_caption_keys
+from pipeline.caption_text.rules import BOILERPLATE, PRESETS, RULES, mask_contacts
 from pipeline.captions import REASONS, CaptionsConfig, explain, judge, run
 from pipeline.errors import ConfigError
-from pipeline.pairs import pair_ids
+from pipeline.inputs.pairs import pair_ids
 from tests.reference import captions as reference
 
 DEFAULTS = CaptionsConfig()

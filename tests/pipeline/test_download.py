@@ -17,17 +17,18 @@ import pytest
 import xxhash
 from PIL import Image
 
-from pipeline import download, images, ingest, schemas
+from pipeline import download, ingest, schemas
 from pipeline.download import DownloadConfig
 from pipeline.errors import ConfigError, InputError, StorageError, TaskFailed
-from pipeline.images import ImageRefused, decode
 from pipeline.ingest import IngestConfig
+from pipeline.pictures import images
+from pipeline.pictures.images import ImageRefused, decode
+from pipeline.pictures.stored import examine, fit
+from pipeline.pictures.via_img2dataset import Refusal, download_all
 from pipeline.runtime.executor import InlineExecutor
 from pipeline.runtime.settings import Settings, read_settings
 from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
-from pipeline.stored import examine, fit
-from pipeline.via_img2dataset import Refusal, download_all
 from tests.pipeline import archives
 
 

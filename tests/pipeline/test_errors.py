@@ -10,8 +10,8 @@ import dedup
 import pipeline
 import queries
 import train
-from pipeline.fetch import FetchRefused
-from pipeline.images import ImageRefused
+from pipeline.pictures.fetch import FetchRefused
+from pipeline.pictures.images import ImageRefused
 
 
 def exceptions() -> list[type[BaseException]]:

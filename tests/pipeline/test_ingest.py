@@ -8,10 +8,11 @@ import pyarrow.fs as fs
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import chunks, ingest, references, repeats, schemas
+from pipeline import ingest, schemas
 from pipeline.errors import ConfigError, InputError, StorageError, TaskFailed
 from pipeline.ingest import REASONS, IngestConfig, find_root, list_inputs, run
-from pipeline.pairs import MAX_CAPTION_CHARACTERS, hash_pair
+from pipeline.inputs import chunks, references, repeats
+from pipeline.inputs.pairs import MAX_CAPTION_CHARACTERS, hash_pair
 from pipeline.runtime import http_files
 from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.manifest import Manifest

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline import language, schemas
 from pipeline.errors import ConfigError, InputError
+from pipeline.inputs.pairs import pair_ids
 from pipeline.language import LanguageConfig, find_model, identify, load_model, run
-from pipeline.pairs import pair_ids
 
 CAPTIONS = [
     "A dog runs along the beach",

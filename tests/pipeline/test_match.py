@@ -13,11 +13,11 @@ from pipeline import schemas
 from pipeline.cli import main
 from pipeline.errors import ConfigError, InputError, MissingInput, StorageError
 from pipeline.match import REASONS, MatchConfig, explain, match_table, run
+from pipeline.matching.trie import compile_queries
 from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.settings import read_settings
 from pipeline.runtime.workspace import Workspace
-from pipeline.trie import compile_queries
 from queries.query_list import read_queries
 from queries.text import Rules
 from tests.reference.matching import words_match

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from pipeline import schemas, shard
 from pipeline.errors import CorruptWorkspace, TaskFailed
+from pipeline.pictures.tar import TarWriter
 from pipeline.runtime.executor import InlineExecutor
 from pipeline.runtime.manifest import Part
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
 from pipeline.shard import ShardConfig, cut, metadata_of
-from pipeline.tar import TarWriter
 
 IMAGES = (b"\xff\xd8\xff picture ", b"\x89PNG picture ", b"RIFF....WEBP picture ")
 EXTENSIONS = ("jpg", "png", "webp")

@@ -7,15 +7,15 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import caption_patterns as patterns
-from pipeline.caption_characters import (
+from pipeline.caption_text import patterns as patterns
+from pipeline.caption_text.characters import (
     JOINERS,
     LATIN_RANGES,
     SEPARATORS,
     UNSPACED_RANGES,
     WHITE_SPACE,
 )
-from pipeline.caption_rules import CaptionsConfig
+from pipeline.caption_text.rules import CaptionsConfig
 
 
 def kind(character: str) -> str:

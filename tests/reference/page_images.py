@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from resiliparse.parse.html import DOMNode, HTMLTree, NodeType
 
-from pipeline.html import largest_of_srcset
-from pipeline.tags import LAZY_ATTRIBUTES, LAZY_SRCSETS
-from pipeline.urls import resolve
+from pipeline.pages.html import largest_of_srcset
+from pipeline.pages.tags import LAZY_ATTRIBUTES, LAZY_SRCSETS
+from pipeline.pages.urls import resolve
 
 Found = tuple[str, str, str]
 """Address, text and where it stood; or the reason, and nothing."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.images import decode
+from pipeline.pictures.images import decode
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.workspace import Workspace
 from tests.train.shards import Pair, coloured_pairs

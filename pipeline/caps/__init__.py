@@ -1,0 +1,1 @@
+"""Choose, exactly and in bounded memory, the pairs that queries may keep."""

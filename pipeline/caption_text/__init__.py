@@ -1,0 +1,1 @@
+"""Judge whether a caption describes an image."""

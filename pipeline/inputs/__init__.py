@@ -1,0 +1,1 @@
+"""Read image references from crawls, tables and shards, each pair once."""

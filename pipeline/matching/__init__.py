@@ -1,0 +1,1 @@
+"""Find the queries that stand in captions."""

@@ -1,0 +1,44 @@
+"""Rows of one input as tables."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from pipeline import schemas
+from pipeline.inputs.captures import Capture
+from pipeline.inputs.pairs import Reference, Skipped, pair_ids
+
+KEYED_PAIRS = schemas.PAIRS.append(schemas.SOURCE_KEYS.field("key").with_nullable(True))
+MAX_DETAIL_CHARACTERS = 400
+
+Chunk = tuple[pa.Table, pa.Table, Sequence[Capture]]
+"""KEYED_PAIRS, DROPS and captures."""
+
+
+def tabulate(rows: Sequence[Reference | Skipped | Capture], source: str) -> Chunk:
+    """Return `rows` as a chunk, in their order."""
+    references = [row for row in rows if isinstance(row, Reference)]
+    skipped = [row for row in rows if isinstance(row, Skipped)]
+    urls, captions = [r.url for r in references], [r.caption for r in references]
+    pairs = pa.table(
+        {
+            "pair_id": pair_ids(urls, captions),
+            "url": urls,
+            "caption": captions,
+            "caption_source": [r.caption_source for r in references],
+            "page_url": [r.page_url for r in references],
+            "source": [source] * len(references),
+            "source_offset": [r.offset for r in references],
+            "key": [r.key for r in references],
+        },
+        schema=KEYED_PAIRS,
+    )
+    drops = pa.table(
+        {
+            "pair_id": [s.pair_id for s in skipped],
+            "reason": [s.reason for s in skipped],
+            "detail": [f"{source}@{s.offset}: {s.seen}"[:MAX_DETAIL_CHARACTERS] for s in skipped],
+        },
+        schema=schemas.DROPS,
+    )
+    return pairs, drops, [row for row in rows if isinstance(row, Capture)]

@@ -1,0 +1,1 @@
+"""Fetch, decode and store pictures from a web nobody vouches for."""

@@ -1,0 +1,105 @@
+"""Take pictures from the archives that were ingested, in place of the web."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import schemas
+from pipeline.inputs.pairs import BrokenRecord, Skipped
+from pipeline.inputs.responses import decode_payload, page_url_of, parse_http
+from pipeline.inputs.warc import Record, read_records
+from pipeline.pages.urls import resolve
+from pipeline.pictures.fetch import FetchRefused, forbidding_directive
+from pipeline.runtime import storage
+from pipeline.runtime.manifest import Part
+from pipeline.runtime.stage import TaskOutput
+
+_HEADS_BYTES = 1 << 18
+
+
+class Place(NamedTuple):
+    """Where a picture lies; see CAPTURES."""
+
+    source: str
+    source_offset: int
+    length: int
+    container: str
+
+
+def find_captures(parts: Sequence[Part], urls: pa.Array, output: TaskOutput) -> dict[str, Place]:
+    """Return the first place of each of `urls` that has one, reading one of `parts` at a time."""
+    places: dict[str, Place] = {}
+    for part in parts:
+        captures = output.read(part, schemas.CAPTURES, ["url", *Place._fields])
+        found = captures.filter(pc.is_in(captures.column("url"), value_set=urls))
+        for row in found.to_pylist():
+            places.setdefault(row.pop("url"), Place(**row))
+    return places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archives:
+    """Fetches what `places` knows from below `root`, and by `otherwise` the rest.
+
+    Attributes:
+        agents: names by which a stored X-Robots-Tag may address us.
+    """
+
+    root: str
+    places: Mapping[str, Place]
+    max_bytes: int
+    agents: frozenset[str]
+    otherwise: Callable[[str], bytes] | None
+
+    def fetch(self, url: str) -> bytes:
+        """Return the bytes of the picture at `url`.
+
+        Raises:
+            FetchRefused: with a reason code of the download stage.
+            StorageError: if the archive cannot be read.
+        """
+        place = self.places.get(url)
+        if place is None:
+            if self.otherwise is None:
+                raise FetchRefused("not_captured")
+            return self.otherwise(url)
+        path = storage.join(self.root, place.source) if self.root else place.source
+        # Of a record, what stands before the picture is added, and what compressing may add.
+        spare = 0 if place.container == "tar" else self.max_bytes // 1000 + _HEADS_BYTES
+        if place.length > self.max_bytes + spare:
+            raise FetchRefused("too_large", f"{place.length} bytes announced")
+        data = storage.read_range(path, place.source_offset, place.length)
+        body = data if place.container == "tar" else self._payload(data, url)
+        if len(body) > self.max_bytes:
+            raise FetchRefused("too_large", f"more than {self.max_bytes} bytes")
+        if not body:
+            raise FetchRefused("empty")
+        return body
+
+    def _payload(self, data: bytes, url: str) -> bytes:
+        record = next(read_records(io.BytesIO(data)), None)
+        if record is None or isinstance(record, Skipped):
+            raise FetchRefused("broken_capture", "no record begins there")
+        target = page_url_of(record.headers.get("warc-target-uri"))
+        if record.offset or resolve(target or "", None).url != url:
+            raise FetchRefused("broken_capture", "the record there is of another address")
+        try:
+            return self._answer(record)
+        except BrokenRecord as error:
+            raise FetchRefused("broken_capture", str(error)) from error
+
+    def _answer(self, record: Record) -> bytes:
+        http, start = parse_http(record)
+        for line in record.body.head()[:start].split(b"\n")[1:]:
+            name, _, value = line.decode("latin-1").partition(":")
+            directive = forbidding_directive(value.strip(), set(self.agents))
+            if name.strip().lower() == "x-robots-tag" and directive:
+                raise FetchRefused("robots_tag", directive)
+        if int(record.headers.get("content-length", "0")) - start > self.max_bytes:
+            raise FetchRefused("too_large", f"more than {self.max_bytes} bytes")
+        block = record.body.whole(start + self.max_bytes)
+        return bytes(decode_payload(block[start:], http.headers))

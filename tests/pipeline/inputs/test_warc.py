@@ -1,0 +1,115 @@
+import gzip
+import io
+from typing import Literal
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.inputs.crawls import read_crawl
+from tests.pipeline.archives import members, outline, places, read_tables, record, response
+
+PAGE = b"<img src=a.jpg alt='A dog'>"
+FOUND = "http://h.example/a.jpg"
+INFO = record("warcinfo", b"software: test\r\n", "application/warc-fields")
+REQUEST = record("request", b"GET / HTTP/1.1\r\n\r\n", "application/http; msgtype=request")
+
+
+def test_a_page_gives_its_images_with_the_records_offset() -> None:
+    archive = members(INFO, REQUEST, response(PAGE))
+    offset = len(members(INFO, REQUEST))
+    pairs, drops = read_tables(archive)
+    assert pairs.drop_columns(["pair_id", "key"]).to_pylist() == [
+        {
+            "url": FOUND,
+            "caption": "A dog",
+            "caption_source": "alt",
+            "page_url": "http://h.example/p",
+            "source": "x",
+            "source_offset": offset,
+        }
+    ]
+    assert drops.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "compress", [bytes, gzip.compress, lambda b: pa.compress(b, "zstd", asbytes=True)]
+)
+def test_plain_gzip_and_zstd_archives_are_read_alike(compress) -> None:  # type: ignore[no-untyped-def]
+    parts = [compress(one) for one in (INFO, response(PAGE), response(PAGE))]
+    offsets = [len(parts[0]), len(parts[0]) + len(parts[1])]
+    assert read_tables(b"".join(parts))[0].column("source_offset").to_pylist() == offsets
+
+
+PAGES = [response(b"<img src=%d.jpg alt='A dog'>" % i + b"<p>%d</p>" % i * 50) for i in range(4)]
+URLS = [f"http://h.example/{i}.jpg" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "pack", [members, lambda *records: b"".join(records)], ids=["gzip", "plain"]
+)
+def test_reading_goes_on_behind_junk(pack) -> None:  # type: ignore[no-untyped-def]
+    archive = pack(*PAGES[:2]) + b"junk\r\n" * 300 + pack(*PAGES[2:])
+    assert outline(archive) == [*URLS, "broken_record"]
+    assert outline(pack(*PAGES) + b"\0" * 5000) == [*URLS, "broken_record"]
+
+
+def test_a_damaged_member_is_named_and_the_next_is_read() -> None:
+    archive = bytearray(members(*PAGES))
+    start = len(members(PAGES[0]))
+    archive[start + 60 : start + 70] = b"\xff" * 10
+    pairs, drops = read_tables(bytes(archive))
+    assert places(drops) == [("broken_record", len(members(*PAGES[:2])))]
+    assert pairs.column("url").to_pylist() == [URLS[0], *URLS[2:]]
+
+
+@pytest.mark.parametrize(
+    "pack", [members, lambda *records: b"".join(records)], ids=["gzip", "plain"]
+)
+@pytest.mark.parametrize("last", [PAGES[3], REQUEST])
+def test_a_cut_archive_says_so(pack, last: bytes) -> None:  # type: ignore[no-untyped-def]
+    whole = pack(*PAGES[:3])
+    archive = whole + pack(last)[:-12]
+    pairs, drops = read_tables(archive)
+    assert pairs.column("url").to_pylist() == URLS[:3]
+    assert places(drops) == [("broken_record", len(whole))]
+
+
+@pytest.mark.parametrize("length", ["99999999999999", "-5", "x", "9" * 40])
+def test_a_wrong_length_stops_nothing(length: str) -> None:
+    wrong = PAGES[0].replace(b"Content-Length: ", f"Content-Length: {length}\r\nX: ".encode())
+    assert outline(members(wrong, *PAGES[1:])) == [*URLS[1:], "broken_record"]
+
+
+def test_errors_of_the_disk_are_not_taken_for_broken_records() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 0:
+                raise OSError(5, "Input/output error")
+            return super().read(64)
+
+    with pytest.raises(OSError, match="Input/output"):
+        list(read_crawl(Failing(b"".join(PAGES)), "warc", "x", 1000))
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_damage_leaves_every_other_page_readable(data: st.DataObject) -> None:
+    archive = bytearray(members(*PAGES))
+    hit = data.draw(st.integers(0, 3))
+    start = len(members(*PAGES[:hit]))
+    end = len(members(*PAGES[: hit + 1]))
+    place = data.draw(st.integers(start, end - 1))
+    archive[place] ^= data.draw(st.integers(1, 255))
+    rows = outline(bytes(archive))
+    assert [url for i, url in enumerate(URLS) if i != hit] == [
+        row for row in rows if row in URLS and row != URLS[hit]
+    ]
+
+
+@pytest.mark.parametrize("kind", ["warc", "wat"])
+@given(data=st.binary(max_size=400))
+def test_any_bytes_end(kind: Literal["warc", "wat"], data: bytes) -> None:
+    for _ in read_crawl(io.BytesIO(b"WARC/1.0\r\n" + data), kind, "x", 1000):
+        pass
