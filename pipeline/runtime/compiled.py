@@ -8,6 +8,8 @@ loops; after any change to one of them, all are compiled again.
 import hashlib
 import os
 import re
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
@@ -47,8 +49,16 @@ def _code_folder() -> Path | None:
         except OSError:
             continue
         if os.access(parent / name, os.W_OK):
+            _remove_others(parent, name)
             return parent / name
     return None
+
+
+def _remove_others(parent: Path, name: str) -> None:
+    """Delete the folders of other sources that nothing was added to for a month."""
+    for folder in parent.glob("compiled-*"):
+        if folder.name != name and folder.stat().st_mtime < time.time() - 30 * 24 * 3600:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sources() -> set[Path]:
