@@ -69,6 +69,10 @@ class BalanceConfig(Settings):
                 f"balance.cap is {self.cap:,} and balance.tail_share is {self.tail_share}; "
                 "expected one of them: the share is for choosing the cap"
             )
+        if first_cap(self.cap, self.headroom) >= 2**63:
+            raise ConfigError(
+                f"balance.cap {self.cap:,} times headroom {self.headroom} is beyond 64 bits; lower one"
+            )
         return self
 
 

@@ -22,6 +22,7 @@ from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import MAIN, Manifest
+from pipeline.runtime.progress import say
 from pipeline.runtime.workspace import Workspace
 from pipeline.stages import STAGES
 
@@ -142,6 +143,11 @@ def run_query(
         raise ConfigError("--format parquet cannot be printed; give a file with --output")
     if kind == "table" and output is not None:
         raise ConfigError("--format table cannot be written; choose csv, json or parquet")
+    for stage in STAGES:
+        if workspace.manifest(stage.name) and (changed := workspace.out_of_date(stage.name)):
+            say(
+                f"{stage.name} is out of date, {changed} changed since; its tables are the old ones"
+            )
     if kind == "table":
         _print_table(query_table(workspace, query, limit=SHOWN_ROWS + 1))
         return

@@ -51,7 +51,7 @@ def build(config: BuildConfig) -> BuildReport:
         table = make_list(connection, size=config.size)
         with storage.atomic_output(config.output) as file:
             write_queries(table, file)
-        write_record(connection, record, _about(config))
+        write_record(connection, record, {"list": file.sha256, **_about(config)})
         given = [source.count_rows(filter=pc.is_valid(pc.field("rank"))) for source in sources]
         known = [source.count_rows() for source in sources]
     first = pc.value_counts(table["source"]).to_pylist()

@@ -38,15 +38,15 @@ class Numbered(NamedTuple):
     pieces: list[Ids]
 
 
-class PairCounts(NamedTuple):
+class KeyCounts(NamedTuple):
     """Pairs of neighbours as keys (first << 32 | second), ascending, and how often each occurs."""
 
     keys: Keys
     counts: Counts
 
-    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "PairCounts":
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "KeyCounts":
         """Return some of the pairs, by mask or by place."""
-        return PairCounts(self.keys[rows], self.counts[rows])
+        return KeyCounts(self.keys[rows], self.counts[rows])
 
     def words(self) -> tuple[Keys, Keys]:
         """Return the numbers of the pairs' first and second words."""
@@ -109,7 +109,7 @@ def number_lines(text: str) -> tuple[pa.Array, Ids]:
     return _strings(token_bounds, token_bytes.tobytes()), spaced
 
 
-def count_pairs(pieces: Iterator[Ids]) -> PairCounts:
+def count_pairs(pieces: Iterator[Ids]) -> KeyCounts:
     """Count the neighbours in a text of word numbers, given in pieces; negative ones are no words."""
     found: list[Keys] = []
     last = np.array([BREAK], np.int32)
@@ -124,20 +124,20 @@ def count_pairs(pieces: Iterator[Ids]) -> PairCounts:
     keys.sort()
     first_of = np.flatnonzero(_differs(keys))
     counts = np.diff(first_of, append=len(keys))
-    return PairCounts(keys[first_of], counts)
+    return KeyCounts(keys[first_of], counts)
 
 
-def add_up(pairs: PairCounts) -> PairCounts:
+def add_up(pairs: KeyCounts) -> KeyCounts:
     """Return each key once, with the sum of its counts."""
     order = np.argsort(pairs.keys, kind="stable")
     keys, counts = pairs.keys[order], pairs.counts[order]
     if not len(keys):
-        return PairCounts(keys, counts)
+        return KeyCounts(keys, counts)
     first_of = np.flatnonzero(_differs(keys))
-    return PairCounts(keys[first_of], np.add.reduceat(counts, first_of))
+    return KeyCounts(keys[first_of], np.add.reduceat(counts, first_of))
 
 
-def pmi(pairs: PairCounts, word_counts: Counts, total: int) -> Floats:
+def pmi(pairs: KeyCounts, word_counts: Counts, total: int) -> Floats:
     """Return log2(p(xy) / (p(x) p(y))) of each pair, in bits.
 
     Args:
@@ -151,7 +151,7 @@ def pmi(pairs: PairCounts, word_counts: Counts, total: int) -> Floats:
     return bits.round(3)
 
 
-def best_first(pairs: PairCounts, bits: Floats, words: pa.Array) -> npt.NDArray[np.intp]:
+def best_first(pairs: KeyCounts, bits: Floats, words: pa.Array) -> npt.NDArray[np.intp]:
     """Return the order of pairs by PMI and count, highest first, then by their text."""
     by_text = np.empty(len(words), np.int64)
     by_text[pc.sort_indices(words).to_numpy()] = np.arange(len(words))

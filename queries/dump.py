@@ -21,9 +21,10 @@ _TITLE = re.compile(rb"<title>([^<]{1,255})</title>")
 
 # Templates that mark a page as a list of what its title may mean, and not as an article.
 _DISAMBIGUATION = re.compile(
-    r"\{\{\s*(?:template:)?\s*(?:(?:[^{}|\n]{1,60}[\s_])?disambig(?:uation)?(?:[\s_-](?:page|cleanup))?"
+    # At most ten spaces, never tried again with fewer: a page of spaces would take hours.
+    r"\{\{\s{0,9}+(?:template:\s{0,9}+)?(?:(?:[^{}|\n]{1,60}[\s_])?disambig(?:uation)?(?:[\s_-](?:page|cleanup))?"
     r"|disamb|dab|geodis|hndis|numberdis|schooldis|hospitaldis|roadis|shipindex|mathdab|mil-unit-dis|stndis)"
-    r"\s*(?:\||\}\})",
+    r"\s{0,9}(?:\||\}\})",
     re.IGNORECASE,
 )
 

@@ -1,5 +1,6 @@
 """Say of a text whether a query list has it, and why or why not."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Record:
     rows: Mapping[str, list[Row]]
     floors: Mapping[str, Any]
     last_rank: Mapping[str, int]
+    list_sha256: str
 
 
 def explain_queries(texts: Sequence[str], source: str) -> str:
@@ -54,6 +56,10 @@ def explain_queries(texts: Sequence[str], source: str) -> str:
     table = read_queries(source)
     path = record_path(str(BUILTIN) if source == "builtin" else source)
     record = read_record(path, list(queries.values())) if storage.exists(path) else None
+    if record and record.list_sha256 != hashlib.sha256(storage.read_bytes(source)).hexdigest():
+        raise InputError(
+            f"{path} is the record of another list than {source}; delete it, or build the list again"
+        )
     remedy = _REMEDY[source == "builtin"].format(path=path)
     near = {other for q in queries.values() for other in (q, *variants(q), *parts(q))}
     listed = _listed(table, near)
@@ -73,7 +79,7 @@ def read_record(path: str, queries: Sequence[str]) -> Record:
         metadata = pq.read_schema(inner, filesystem=system).metadata or {}
         about = json.loads(metadata[RECORD_KEY])
         table = pq.read_table(inner, filesystem=system, filters=[("query", "in", queries)])
-        floors, last_rank = about["floors"], about["last_rank"]
+        floors, last_rank, of_list = about["floors"], about["last_rank"], about["list"]
     except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path} is no record of candidates; delete it, or build the list again"
@@ -81,7 +87,7 @@ def read_record(path: str, queries: Sequence[str]) -> Record:
     rows: dict[str, list[Row]] = {query: [] for query in queries}
     for row in schemas.check(table, schemas.QUERY_RECORD, source=path).to_pylist():
         rows[row["query"]].append(row)
-    return Record(rows=rows, floors=floors, last_rank=last_rank)
+    return Record(rows=rows, floors=floors, last_rank=last_rank, list_sha256=of_list)
 
 
 def _listed(table: pa.Table, queries: set[str]) -> dict[str, Row]:

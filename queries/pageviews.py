@@ -94,7 +94,8 @@ def count_views(config: PageviewsConfig, executor: Executor) -> ViewsReport:
         InputError: if there are no files, or no article was viewed.
         TaskFailed: naming the files that cannot be read, after the others are counted.
     """
-    paths = [path for given in config.files for path in storage.list_files(given)]
+    found = (path for given in config.files for path in storage.list_files(given))
+    paths = [path if storage.is_url(path) else storage.local_path(path) for path in found]
     if not paths:
         raise InputError("no files were given; expected some such as 'pageviews/pageviews-*.gz'")
     from queries.viewed_articles import known_pages, write_views

@@ -142,10 +142,10 @@ def add_up_words(task: SumTask) -> Outcome:
 
 def add_up_pairs(task: SumTask) -> Outcome:
     """Add up one partition of pairs; write those that reach the floors; runs in a worker."""
-    from queries.counting import PairCounts, add_up, pmi
+    from queries.counting import KeyCounts, add_up, pmi
 
     rows = read_partition(task.files, task.partition, ["key", "count"])
-    pairs = add_up(PairCounts(rows["key"].to_numpy(), rows["count"].to_numpy()))
+    pairs = add_up(KeyCounts(rows["key"].to_numpy(), rows["count"].to_numpy()))
     pairs = pairs.take(pairs.counts >= task.config.minimum_bigram_count)
     counts = read_parquet(task.vocabulary, columns=["count"])["count"].to_numpy()
     bits = pmi(pairs, counts, task.total)
@@ -285,9 +285,9 @@ def _count_bigrams(
 
 def _bigram_tables(rows: pa.Table, words: pa.Array) -> Iterator[pa.Table]:
     """Yield the rows of key, count and pmi in their order and as text, at most PART_ROWS at a time."""
-    from queries.counting import PairCounts, best_first
+    from queries.counting import KeyCounts, best_first
 
-    pairs = PairCounts(rows["key"].to_numpy(), rows["count"].to_numpy())
+    pairs = KeyCounts(rows["key"].to_numpy(), rows["count"].to_numpy())
     bits = rows["pmi"].to_numpy()
     order = best_first(pairs, bits, words)
     for start in range(0, max(1, len(order)), PART_ROWS):

@@ -43,6 +43,10 @@ def check_floors(workspace: str, floors: Mapping[str, float], *, content_only: b
             f"{workspace} records bigrams of content words alone; give --content-bigrams, "
             "or run `witmill queries wikipedia` there without it"
         )
+    # Both words of a pair have to be words, whichever floor is the higher.
+    words = recorded.get("minimum_word_count", 0)
+    lowest = max(recorded.get("minimum_bigram_word_count", 0), words)
+    recorded = {**recorded, "minimum_bigram_word_count": lowest}
     for name, floor in floors.items():
         if floor < recorded.get(name, floor):
             raise ConfigError(

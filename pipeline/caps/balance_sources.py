@@ -8,6 +8,7 @@ them, and a balance that was itself added to keeps, as `earlier_ids`, those of t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -108,6 +109,11 @@ class EarlierCrawl:
         ]
 
 
+def _place(workspace: Workspace) -> str:
+    is_remote = storage.is_url(workspace.root)
+    return workspace.root if is_remote else str(Path(workspace.root).resolve())
+
+
 def open_earlier(root: str, workspace: Workspace, *, seed: int) -> EarlierCrawl:
     """Return the crawl in the workspace `root`, to which to add that in `workspace`.
 
@@ -116,7 +122,7 @@ def open_earlier(root: str, workspace: Workspace, *, seed: int) -> EarlierCrawl:
         MissingInput: if its balance has not finished, or is out of date.
     """
     earlier = Workspace(root=root)
-    if earlier.root == workspace.root:
+    if _place(earlier) == _place(workspace):
         raise ConfigError(f"{root} cannot be added to itself; give the workspace of another crawl")
     earlier.require()
     balance, captions = earlier.finished("balance"), earlier.finished("captions")

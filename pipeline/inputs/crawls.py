@@ -78,8 +78,10 @@ class WarcReader:
         http, start = parse_http(record)
         media_type = http.headers.get("content-type", "")
         if http.status != 200:
+            record.body.pass_over()
             self._drop("http_error", record, f"status {http.status}")
         elif not is_html(http.headers, record, start):
+            record.body.pass_over()
             self._drop("not_html", record, media_type[:100] or "no Content-Type")
             capture = capture_record(record.target, record.offset, record.headers, media_type)
             if capture:

@@ -20,6 +20,7 @@ UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 _HEAD_BYTES = 64 << 10
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_XZ = b"\xfd7zXZ\x00"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -90,8 +91,16 @@ def detect(file: BinaryIO, name: str) -> Kind:
         return _archive_kind(file, name)
     kind = "tar" if _is_tar(head, magic) else _text_kind(head)
     if kind is None:
-        raise UnknownKind(f"{name} is of an unknown kind, it begins with {head[:16]!r}; {EXPECTED}")
+        raise UnknownKind(f"{name} {_describe_unknown(head)}")
     return kind
+
+
+def _describe_unknown(head: bytes) -> str:
+    if not head:
+        return f"is empty once unpacked; {EXPECTED}"
+    if head.startswith(_XZ):
+        return "is compressed with xz, which is not read; unpack it first"
+    return f"is of an unknown kind, it begins with {head[:16]!r}; {EXPECTED}"
 
 
 def open_content(file: BinaryIO) -> IO[bytes]:

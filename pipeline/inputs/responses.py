@@ -16,6 +16,8 @@ MAX_PAGE_BYTES = 16 << 20
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 _SCAN_BYTES = 1 << 20
+_INFLATE_BYTES = 16 << 10
+_GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _STATUS_LINE = re.compile(rb"\s*HTTP/\d(?:\.\d)? +(\d{3})\b")
 _INITIALS = (b"C", b"c", b"T", b"t")
@@ -94,7 +96,7 @@ def decode_payload(payload: Content, headers: Mapping[str, str]) -> Content:
         payload = _bounded(ChunkedReader(io.BytesIO(payload)))
     encodings = headers.get("content-encoding", "").lower().replace(" ", "").split(",")
     for encoding in reversed(encodings):
-        if encoding in ("gzip", "x-gzip") and payload[:2] == b"\x1f\x8b":
+        if encoding in ("gzip", "x-gzip") and payload[:2] == _GZIP:
             payload = _inflate(payload, zlib.MAX_WBITS | 16)
         elif encoding == "deflate" and not _LOOKS_HTML.search(payload[:1024]):
             zlib_header = payload[:1] == b"\x78"
@@ -107,14 +109,24 @@ def decode_payload(payload: Content, headers: Mapping[str, str]) -> Content:
 
 
 def _inflate(payload: Content, window: int) -> bytes:
-    inflater = zlib.decompressobj(window)
+    # In pieces, as what follows a member is copied: of many small ones, all the rest each time.
+    view, place, size = memoryview(payload), 0, 0
+    texts: list[bytes] = []
     try:
-        text = inflater.decompress(payload, MAX_PAGE_BYTES)
+        while not texts or (window > zlib.MAX_WBITS and view[place : place + 2] == _GZIP):
+            inflater = zlib.decompressobj(window)
+            while not inflater.eof:
+                piece = view[place : place + _INFLATE_BYTES]
+                if not piece:
+                    raise BrokenRecord("the compressed payload is cut")
+                texts.append(inflater.decompress(piece, MAX_PAGE_BYTES - size + 1))
+                place += len(piece) - len(inflater.unused_data)
+                size += len(texts[-1])
+                if size > MAX_PAGE_BYTES:
+                    raise BrokenRecord(f"more than {MAX_PAGE_BYTES} bytes when decompressed")
     except zlib.error as error:
         raise BrokenRecord(str(error)) from error
-    if inflater.unconsumed_tail:
-        raise BrokenRecord(f"more than {MAX_PAGE_BYTES} bytes when decompressed")
-    return text
+    return texts[0] if len(texts) == 1 else b"".join(texts)
 
 
 def _bounded(reader: ChunkedReader | BrotliReader | ZstdReader) -> bytes:

@@ -130,7 +130,7 @@ def read_parquet(
                 for url, caption, page, key in rows:
                     yield refer(url, caption, page, key, row)
                     row += 1
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
             seen = f"rows {row} to {following - 1}: {str(error).splitlines()[0]}"
@@ -142,6 +142,9 @@ def _strings(column: pa.Array) -> list[str | None]:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_null(kind):
         return [None] * len(column)
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        # Arrow's dates reach further than Python's.
+        return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
     if not _is_text(kind):
         return [None if value is None else str(value) for value in column.to_pylist()]
     # Arrow does not check a file's strings; read as bytes, wrong ones cannot stop the reading.
@@ -175,9 +178,29 @@ def read_delimited(
 
 
 def _split(text: IO[str], delimiter: str) -> Iterator[list[str]]:
+    lines = _Lines(text)
     if delimiter == ",":
-        return csv.reader(text)
-    return csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        return csv.reader(lines)
+    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+
+
+class _Lines:
+    """The lines of a text; one too long is passed over and raises, and iterating may go on behind it."""
+
+    def __init__(self, text: IO[str]) -> None:
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_MAX_LINE_CHARACTERS)
+        if not line:
+            raise StopIteration
+        if _is_cut(line):
+            _skip_line(self._text)
+            raise csv.Error(f"a line of more than {_MAX_LINE_CHARACTERS} characters")
+        return line
 
 
 def headerless_columns(first: Sequence[str]) -> tuple[int, int, None, None] | None:
@@ -242,7 +265,8 @@ def read_json_lines(
         columns = columns or find_columns(names or list(line.values), choice, table=table)
         url, caption, page = (_text_or_none(line.values, name) for name in columns[:3])
         key = line.values.get(columns.key) if columns.key else None
-        yield refer(url, caption, page, None if key is None else str(key), line.number)
+        key_text = str(key) if isinstance(key, str | int | float) else None
+        yield refer(url, caption, page, key_text, line.number)
 
 
 def _first_lines(lines: Iterator[_Line]) -> Iterator[_Line]:
@@ -261,9 +285,13 @@ def _parse_lines(text: IO[str]) -> Iterator[_Line]:
         if line.isspace():
             continue
         values = _parse_line(line)
-        if values is None and len(line) == _MAX_LINE_CHARACTERS:
+        if values is None and _is_cut(line):
             _skip_line(text)
         yield _Line(number, line, values)
+
+
+def _is_cut(line: str) -> bool:
+    return len(line) == _MAX_LINE_CHARACTERS and not line.endswith(("\n", "\r"))
 
 
 def _skip_line(text: IO[str]) -> None:
@@ -273,14 +301,26 @@ def _skip_line(text: IO[str]) -> None:
 
 def _parse_line(line: str) -> Mapping[str, Any] | None:
     try:
-        values = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        # orjson refuses lone surrogates, which real captions contain.
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            return None
+        values = parse_json(line)
+    except ValueError:
+        return None
     return values if isinstance(values, dict) else None
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text, in which NaN and lone surrogates may stand.
+
+    Raises:
+        ValueError: if it is no JSON, or nested too deeply.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # orjson refuses lone surrogates, which real captions contain, and NaN, which Python writes.
+        try:
+            return json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
 
 
 def _text_or_none(values: Mapping[str, Any], name: str | None) -> str | None:

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-import orjson
-
 from pipeline.inputs.captures import Capture
-from pipeline.inputs.pairs import Reference, Skipped, make_reference
+from pipeline.inputs.pairs import MAX_SEEN_CHARACTERS, Reference, Skipped, make_reference, readable
+from pipeline.inputs.tables import parse_json
 from pipeline.pages.urls import resolve
 
 PICTURES = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp", "gif": "gif"}
@@ -34,12 +33,14 @@ def read_tar(file: BinaryIO) -> Iterator[Reference | Skipped | Capture]:
     """
     file.seek(0)
     sample = None
-    place = 0
+    place = -1
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 # Else the list of members grows with the shard.
                 tar.members = []  # type: ignore[attr-defined]
+                if member.offset <= place:
+                    raise tarfile.ReadError("a member's size leads back")
                 place = member.offset
                 if not member.isfile():
                     continue
@@ -50,8 +51,9 @@ def read_tar(file: BinaryIO) -> Iterator[Reference | Skipped | Capture]:
                     sample = _Sample(key, member.offset)
                 _add(sample, tar, member, kind.lower())
             place = file.tell()
-    except (tarfile.TarError, EOFError) as error:
-        yield Skipped("broken_record", place, f"nothing can be read from here on: {error}")
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        seen = readable(f"nothing can be read from here on: {error}")
+        yield Skipped("broken_record", max(place, 0), seen[:MAX_SEEN_CHARACTERS])
     if sample is not None:
         yield from _pair(sample)
 
@@ -67,19 +69,22 @@ def _add(sample: _Sample, tar: tarfile.TarFile, member: tarfile.TarInfo, kind: s
 
 def _pair(sample: _Sample) -> Iterator[Reference | Skipped | Capture]:
     try:
-        about = orjson.loads(sample.texts.get("json", b"{}"))
-    except orjson.JSONDecodeError as error:
-        yield Skipped("broken_record", sample.offset, f"{sample.key}.json: {error}")
+        about = parse_json(sample.texts.get("json", b"{}").decode("utf-8-sig", "replace"))
+    except ValueError as error:
+        seen = readable(f"{sample.key}.json: {error}")
+        yield Skipped("broken_record", sample.offset, seen[:MAX_SEEN_CHARACTERS])
         return
     values: Mapping[str, Any] = about if isinstance(about, dict) else {}
     url, caption = values.get("url"), values.get("caption")
+    if not isinstance(url, str):
+        url = ""
     if not isinstance(caption, str):
         caption = sample.texts.get("txt", b"").decode("utf-8", "replace")
-    address = resolve(url if isinstance(url, str) else "", None)
+    address = resolve(url, None)
     yield make_reference(
         address,
         caption,
-        seen=str(url or sample.key),
+        seen=url or sample.key,
         caption_source="table",
         page_url=None,
         offset=sample.offset,

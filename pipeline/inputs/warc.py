@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from fastwarc.stream_io import ZstdReader
 from fastwarc.warc import ArchiveIterator, WarcHeader, WarcRecord
@@ -18,9 +18,15 @@ from pipeline.inputs.pairs import BrokenRecord, Skipped
 
 _HEAD_BYTES = 64 << 10
 _SCAN_BYTES = 1 << 20
+_FIRST_SCAN_BYTES = 16 << 10
+_REREADS = 4
 _MOST_DIGITS = 18
 BROKEN_ARCHIVE = (OSError, ValueError, EOFError, RuntimeError)
-_BEGINNINGS = (b"WARC/", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")
+_GZIP, _ZSTD = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
+_BEGINNING = re.compile(rb"WARC/|\x1f\x8b\x08[\x00-\x1f]|\x28\xb5\x2f\xfd")
+_MOST_BEGINNING_BYTES = 5
+# By first byte, how much is looked at: a gzip member's code tables end before 512 bytes.
+_BEGINNING_BYTES = {ord("W"): 5, 0x1F: 512, 0x28: _HEAD_BYTES}
 
 
 class Record:
@@ -102,17 +108,18 @@ class Body:
         Raises:
             BrokenRecord: if there are fewer than the record announced.
         """
-        if not self.is_whole():
-            raise BrokenRecord("fewer bytes than announced")
+        if not self.is_whole:
+            raise BrokenRecord(f"{len(self._seen) + self._passed} of {self._announced} bytes")
 
+    @cached_property
     def is_whole(self) -> bool:
-        """Skip what is left; return whether all that the record announced was there."""
+        """Whether all that the record announced was there; asking skips what is left."""
         try:
             length = self._announced
-            self._passed += self._record.consume()
+            self._passed = self._record.consume()
         except BROKEN_ARCHIVE as error:
             raise_if_of_the_disk(error)
-            self._is_broken = True
+            return False
         return not self._is_broken and len(self._seen) + self._passed >= length
 
     @cached_property
@@ -139,25 +146,31 @@ def read_records(file: BinaryIO) -> Iterator[Record | Skipped]:
     """Yield the records of an archive (plain, gzip or zstd), "broken_record" for what is none.
 
     Behind a record that has fewer bytes than it announced, and behind what cannot be read, reading
-    goes on where the next record begins.
+    goes on where the next record begins. That reads bytes again; once they are four times those read
+    so far, a record has to end where the next seems to begin, even if that is part of its content.
     """
     start: int | None = 0
     unread = ""
+    furthest, again = 0, 0
     while start is not None:
         last, is_first = start, True
+        is_bounded = again > _SCAN_BYTES + _REREADS * furthest
+        end = find_record(file, start + 1) if is_bounded else None
         file.seek(start)
+        part = file if end is None else cast("BinaryIO", _Beginning(file, end))
         try:
-            for record in ArchiveIterator(file, parse_http=False):
+            for record in ArchiveIterator(part, parse_http=False):
                 if unread:
                     yield Skipped("broken_record", last, f"unreadable before here: {unread}")
                     unread = ""
                 last, is_first = max(start, record.stream_pos), False
                 found = Record(record, last)
                 yield found
-                if not found.body.is_whole():
+                if not found.body.is_whole:
                     break
             else:
-                break
+                if end is None:
+                    break
         except BROKEN_ARCHIVE as error:
             raise_if_of_the_disk(error)
             unread = str(error)
@@ -165,9 +178,31 @@ def read_records(file: BinaryIO) -> Iterator[Record | Skipped]:
             if is_first:
                 yield Skipped("broken_record", last, unread)
                 unread = ""
-        start = find_record(file, last + 1)
+        reached = file.tell()
+        furthest = max(furthest, reached)
+        if end is None:
+            again += reached - last
+        start = end or find_record(file, last + 1)
     if unread:
         yield Skipped("broken_record", last, f"unreadable behind here: {unread}")
+
+
+class _Beginning(io.RawIOBase):
+    """A file that seems to end at `end`."""
+
+    def __init__(self, file: BinaryIO, end: int) -> None:
+        self._file = file
+        self._end = end
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._end - self._file.tell())
+        return self._file.read(min(size, left) if size >= 0 else left)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(place, whence)
 
 
 def raise_if_of_the_disk(error: Exception) -> None:
@@ -179,31 +214,39 @@ def raise_if_of_the_disk(error: Exception) -> None:
 
 def find_record(file: BinaryIO, start: int) -> int | None:
     """Return the first offset from `start` on where a record or a compressed member of one begins."""
-    overlap = max(map(len, _BEGINNINGS)) - 1
+    file.seek(max(0, start - 1))
+    # What does not compress is stored as it is: behind the head of a member, "WARC/" is part of it.
+    is_compressed = bool(start) and file.read(4).startswith((_GZIP, _ZSTD))
     file.seek(start)
-    kept = b""
-    while piece := file.read(_SCAN_BYTES):
+    kept, size = b"", _FIRST_SCAN_BYTES
+    while piece := file.read(size):
         window = kept + piece
-        places = re.finditer(b"|".join(map(re.escape, _BEGINNINGS)), window)
-        for place in places:
-            offset = start + place.start()
-            here = file.tell()
-            file.seek(offset)
-            if _begins_record(file.read(_HEAD_BYTES)):
-                return offset
-            file.seek(here)
-        kept = window[-overlap:]
+        for place in _BEGINNING.finditer(window):
+            first = place.start()
+            if is_compressed and place[0] == b"WARC/":
+                continue
+            wanted = _BEGINNING_BYTES[window[first]]
+            head = window[first : first + wanted]
+            if len(head) < wanted:
+                here = file.tell()
+                file.seek(start + first)
+                head = file.read(wanted)
+                file.seek(here)
+            if _begins_record(head):
+                return start + first
+        kept = window[1 - _MOST_BEGINNING_BYTES :]
         start += len(window) - len(kept)
+        size = min(2 * size, _SCAN_BYTES)
     return None
 
 
 def _begins_record(head: bytes) -> bool:
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(_GZIP):
         try:
             head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 16)
         except zlib.error:
             return False
-    elif head.startswith(_BEGINNINGS[2]):
+    elif head.startswith(_ZSTD):
         try:
             head = ZstdReader(io.BytesIO(head)).read(16)
         except BROKEN_ARCHIVE:

@@ -92,7 +92,6 @@ class ListReader:
             place = Place(base, page_url, offset)
             self._scan.add_rows(
                 (found[IMAGES], found[METAS]),
-                len(block),
                 place,
                 read=read,
                 refer=lambda attributes, _: refer_image(attributes, place),

@@ -72,9 +72,10 @@ def compile_queries(queries: pa.Table, rules: str) -> QueryTrie:
     if rules not in RULES:
         raise ConfigError(f"rules are {rules!r}, expected one of: {', '.join(RULES)}")
     texts = queries.column("query").combine_chunks()
-    query_ids = queries.column("query_id").to_numpy().astype(np.int32)
-    for wrong in query_ids[(query_ids < 0) | (query_ids > MOST_ID)][:1]:
+    given_ids = queries.column("query_id").to_numpy()
+    for wrong in given_ids[(given_ids < 0) | (given_ids > MOST_ID)][:1]:
         raise InputError(f"a query has the id {wrong}, expected 0 to {MOST_ID}")
+    query_ids = given_ids.astype(np.int32)
     loose_tokens, arena, arena_starts, names, offsets = token_kernels.number_tokens(
         text_rows(texts, rules), query_bytes(rules)
     )

@@ -9,11 +9,12 @@ which does the same more slowly. Tests hold the two together.
 
 import numpy as np
 
+from pipeline.inputs.pairs import MAX_CAPTION_CHARACTERS
 from pipeline.matching.trie_tables import Bytes, Ids, Offsets
 from pipeline.pages.address_kernels import NO_ADDRESS, NOT_PLAIN, write_address
 from pipeline.pages.html_kernels import IN_FIGURE, IN_PICTURE
 from pipeline.pages.open_graph import OWN_TEXT, SHARED_TEXTS
-from pipeline.pages.tags import ALT, TITLE
+from pipeline.pages.tags import ALT, SRCSET, TITLE
 from pipeline.pages.text_kernels import are_equal, write_text
 from pipeline.runtime.compiled import compiled
 
@@ -22,6 +23,35 @@ ALT_ROW, TITLE_ROW, OG_ALT_ROW, OG_DESCRIPTION_ROW, OG_TITLE_ROW = range(5)
 NO_CAPTION_ROW, NO_URL_ROW, DATA_URL_ROW = range(5, 8)
 # Places in `filled`: rows written, bytes of their addresses and texts, images left over.
 ROWS, URL_BYTES, TEXT_BYTES, LEFT = range(4)
+
+_MAX_TEXT_BYTES = 4 * MAX_CAPTION_CHARACTERS
+
+
+@compiled
+def room_for_addresses(images: Ids, base_size: int) -> int:
+    """Return how many bytes `assemble` writes at most of the addresses of `images`, twice where texts are two."""
+    room = 0
+    for i in range(images.shape[0]):
+        longest = 0
+        for k in range(SRCSET + 1):
+            longest = max(longest, images[i, 2 * k + 1] - images[i, 2 * k])
+        room += 2 * (3 * longest + base_size)
+    return room
+
+
+@compiled
+def room_for_texts(images: Ids) -> int:
+    """Return how many bytes `assemble` writes at most of the texts of `images`, which may share them.
+
+    A text that is too long is written too, but the next one over it.
+    """
+    room = longest = 0
+    for i in range(images.shape[0]):
+        alt = images[i, 2 * ALT + 1] - images[i, 2 * ALT]
+        title = images[i, 2 * TITLE + 1] - images[i, 2 * TITLE]
+        longest = max(longest, alt, title)
+        room += min(alt, _MAX_TEXT_BYTES) + min(title, _MAX_TEXT_BYTES)
+    return int(room + longest)
 
 
 @compiled

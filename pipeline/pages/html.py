@@ -1,6 +1,6 @@
 """Find the images of one HTML page by building its tree: the exact way, for pages of any shape.
 
-`pipeline.pages.page_rows` takes a faster way for most pages and comes here for the others.
+`pipeline.pages.reader` takes a faster way for most pages and comes here for the others.
 """
 
 import re
@@ -11,6 +11,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from pipeline.inputs.pairs import BrokenRecord, Place, Reference, Skipped, make_references
 from pipeline.pages.encodings import decode_page
+from pipeline.pages.nesting import find_depth
 from pipeline.pages.open_graph import refer_open_graph
 from pipeline.pages.tags import LAZY_ATTRIBUTES, LAZY_SRCSETS
 from pipeline.pages.urls import Address, resolve
@@ -26,26 +27,7 @@ _MAX_TEXT_CHARACTERS = 65_536
 _SUSPECT_TAGS = 2_000
 _MAX_DEPTH = 1000
 _MAX_ATTRIBUTES = 20_000
-_TAG = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
 _ATTRIBUTE = re.compile(r"""[\s"'/][^\s="'/>]""")
-_VOID = {"area", "base", "br", "col", "embed", "hr", "img", "image", "input", "link", "meta", "wbr"}
-_VOID_IN_OTHERS = {"param", "source", "track"}
-_END_BY_THEMSELVES = {
-    "p",
-    "li",
-    "dt",
-    "dd",
-    "option",
-    "optgroup",
-    "rp",
-    "rt",
-    "html",
-    "head",
-    "body",
-}
-_TABLE_PARTS = {"tr", "td", "th", "thead", "tbody", "tfoot", "colgroup"}
-_SHAPES = {"path", "circle", "ellipse", "line", "polygon", "polyline", "rect", "stop", "use", "g"}
-_NOT_NESTING = _VOID | _VOID_IN_OTHERS | _END_BY_THEMSELVES | _TABLE_PARTS | _SHAPES
 # A comma that ends the address ends the entry; one within it belongs to it.
 _SRCSET_ENTRY = re.compile(r"([^\s,]\S*)(?:(?<!,)\s+([^,]*))?")
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)[wx]")
@@ -256,22 +238,14 @@ def check_structure(text: str) -> None:
     Raises:
         BrokenRecord: if it is.
     """
-    if text.count("<") > _SUSPECT_TAGS and find_depth(text) > _MAX_DEPTH:
+    if text.count("<") > _SUSPECT_TAGS and find_depth(text, _MAX_DEPTH + 1) > _MAX_DEPTH:
         raise BrokenRecord(f"elements are nested more than {_MAX_DEPTH} deep")
-    longest = max(text.split(">"), key=len).rpartition("<")[2]
-    if len(longest) > 2 * _MAX_ATTRIBUTES and len(_ATTRIBUTE.findall(longest)) > _MAX_ATTRIBUTES:
-        raise BrokenRecord(f"a tag has more than {_MAX_ATTRIBUTES} attributes")
-
-
-def find_depth(text: str) -> int:
-    """Return about how deep the elements of a page are nested; those that end by themselves do not count."""
-    depth = deepest = 0
-    for is_closing, name in _TAG.findall(text):
-        if name.lower() in _NOT_NESTING:
+    for piece in text.split(">"):
+        if len(piece) <= 2 * _MAX_ATTRIBUTES:
             continue
-        depth = max(0, depth - 1) if is_closing else depth + 1
-        deepest = max(deepest, depth)
-    return deepest
+        tag = piece.rpartition("<")[2]
+        if len(tag) > 2 * _MAX_ATTRIBUTES and len(_ATTRIBUTE.findall(tag)) > _MAX_ATTRIBUTES:
+            raise BrokenRecord(f"a tag has more than {_MAX_ATTRIBUTES} attributes")
 
 
 def find_base(tree: LexborHTMLParser, page_url: str | None) -> str | None:

@@ -1,7 +1,8 @@
 """Find the images that Common Crawl lists of a page, walking over the JSON without taking it apart.
 
-The walk keeps to JSON's grammar; where it meets something else, or a rare way to write a key, that is
-a doubt, and the record is left to the JSON parser.
+The walk keeps to the grammar of JSON's objects and arrays; where it meets something else, or a rare way
+to write a key, that is a doubt, and the record is left to the JSON parser. How numbers are written, and
+the escapes in strings of no use, it does not check: there it takes some records that are not JSON.
 """
 
 # ruff: noqa: C901, PLR0915, SIM109

@@ -19,6 +19,8 @@ from pipeline.pages.assemble import (
     TEXT_BYTES,
     URL_BYTES,
     assemble,
+    room_for_addresses,
+    room_for_texts,
 )
 from pipeline.pages.html import MAX_IMAGES, MAX_METAS
 from pipeline.pages.html_tokens import PADDING
@@ -87,7 +89,6 @@ class PageRows:
     def add_images(
         self,
         page: Bytes,
-        size: int,
         images: Ids,
         captions: Ids,
         place: Place,
@@ -98,12 +99,12 @@ class PageRows:
         """Append the rows of the images that are plain; return the others, each with the rows before it.
 
         Args:
-            page: what the spans in `images` point to, `size` bytes.
+            page: what the spans in `images` point to.
             captions: start and end of each figure's caption.
             may_have_sources: whether images without an address may stand in a `<picture>` that has one.
         """
         base, lengths = split_base(place.base)
-        self._make_room(6 * size + 2 * images.shape[0] * len(base) + PADDING)
+        self._make_room(images, len(base))
         self._page_urls.append(readable(place.page_url) if place.page_url else None)
         self._offsets.append(place.offset)
         self._filled[:LEFT] = self._ends
@@ -128,9 +129,11 @@ class PageRows:
         *self._ends, left = self._filled.tolist()
         return [(i, before) for i, before in self._left[:left].tolist()] if left else []
 
-    def _make_room(self, more: int) -> None:
-        self._urls = _grown(self._urls, self._ends[URL_BYTES], more)
-        self._texts = _grown(self._texts, self._ends[TEXT_BYTES], more)
+    def _make_room(self, images: Ids, base_size: int) -> None:
+        url_bytes = room_for_addresses(images, base_size) + PADDING
+        text_bytes = room_for_texts(images) + PADDING
+        self._urls = _grown(self._urls, self._ends[URL_BYTES], url_bytes)
+        self._texts = _grown(self._texts, self._ends[TEXT_BYTES], text_bytes)
 
     def take(self) -> Chunk:
         """Return all rows as tables and begin anew."""
@@ -157,7 +160,7 @@ class PageRows:
         chunk = pairs, drops, self.captures
         self._ends = [0, 0, 0]
         self._page_urls, self._offsets, self._singles, self.captures = [], [], [], []
-        self._urls, self._texts = (a[:_ARENA_BYTES] for a in (self._urls, self._texts))
+        self._urls, self._texts = _shrunk(self._urls), _shrunk(self._texts)
         return chunk
 
     def _pairs(
@@ -219,6 +222,10 @@ def _grown(arena: Bytes, used: int, more: int) -> Bytes:
     larger = np.empty(used + more, np.uint8)
     larger[:used] = arena[:used]
     return larger
+
+
+def _shrunk(arena: Bytes) -> Bytes:
+    return arena if arena.size <= _ARENA_BYTES else np.empty(_ARENA_BYTES, np.uint8)
 
 
 def _strings(arena: Bytes, ends: Ids) -> pa.Array:

@@ -118,7 +118,6 @@ class PageReader:
 
         scan.add_rows(
             (found[IMAGES], found[METAS]),
-            len(content),
             place,
             read=read,
             refer=refer,

@@ -42,7 +42,6 @@ class Scan:
     def add_rows(
         self,
         counts: tuple[int, int],
-        size: int,
         place: Place,
         *,
         read: Callable[[int, int], str],
@@ -55,7 +54,6 @@ class Scan:
 
         Args:
             counts: how many images and metas the scan found.
-            size: bytes of the page.
             read: returns the value between two places of the page.
             refer: returns the rows of an image that is not plain, from its attributes and its row.
             captions, is_json, may_have_sources: see `PageRows.add_images`.
@@ -65,7 +63,6 @@ class Scan:
         images = self._table[: count + max(0, shown)]
         others = self.rows.add_images(
             self.page,
-            size,
             images,
             captions,
             place,

@@ -1,6 +1,7 @@
 """Take pictures from the archives that were ingested, in place of the web."""
 
 import io
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import schemas
-from pipeline.inputs.pairs import BrokenRecord, Skipped
+from pipeline.inputs.pairs import Skipped
 from pipeline.inputs.responses import decode_payload, page_url_of, parse_http
-from pipeline.inputs.warc import Record, read_records
+from pipeline.inputs.warc import BROKEN_ARCHIVE, Record, raise_if_of_the_disk, read_records
 from pipeline.pages.urls import resolve
 from pipeline.pictures.fetch import FetchRefused, forbidding_directive
 from pipeline.runtime import storage
@@ -72,8 +73,11 @@ class Archives:
         spare = 0 if place.container == "tar" else self.max_bytes // 1000 + _HEADS_BYTES
         if place.length > self.max_bytes + spare:
             raise FetchRefused("too_large", f"{place.length} bytes announced")
-        data = storage.read_range(path, place.source_offset, place.length)
-        body = data if place.container == "tar" else self._payload(data, url)
+        if place.container == "tar":
+            body = _read_member(path, place)
+        else:
+            data = storage.read_range(path, place.source_offset, place.length)
+            body = self._payload(data, url)
         if len(body) > self.max_bytes:
             raise FetchRefused("too_large", f"more than {self.max_bytes} bytes")
         if not body:
@@ -89,7 +93,8 @@ class Archives:
             raise FetchRefused("broken_capture", "the record there is of another address")
         try:
             return self._answer(record)
-        except BrokenRecord as error:
+        except BROKEN_ARCHIVE as error:
+            raise_if_of_the_disk(error)
             raise FetchRefused("broken_capture", str(error)) from error
 
     def _answer(self, record: Record) -> bytes:
@@ -103,3 +108,18 @@ class Archives:
             raise FetchRefused("too_large", f"more than {self.max_bytes} bytes")
         block = record.body.whole(start + self.max_bytes)
         return bytes(decode_payload(block[start:], http.headers))
+
+
+def _read_member(path: str, place: Place) -> bytes:
+    start = place.source_offset - tarfile.BLOCKSIZE
+    data = storage.read_range(path, max(start, 0), place.length + tarfile.BLOCKSIZE)
+    head, body = data[: tarfile.BLOCKSIZE], data[tarfile.BLOCKSIZE :]
+    try:
+        member = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError) as error:
+        raise FetchRefused("broken_capture", f"no tar member begins there: {error}") from error
+    if start < 0 or not member.isreg() or member.size != place.length:
+        raise FetchRefused("broken_capture", "the tar member there is another")
+    if len(body) < place.length:
+        raise FetchRefused("broken_capture", f"{len(body)} of {place.length} bytes")
+    return body

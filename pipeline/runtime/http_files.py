@@ -26,6 +26,7 @@ PROGRESS_BYTES = 1 << 20
 
 _TIMEOUT = urllib3.Timeout(connect=30, read=60)
 _REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, other=0, redirect=5)
+_MOST_DIGITS = 18
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -63,7 +64,16 @@ def read_range(url: str, offset: int, length: int) -> bytes:
                     f"cannot read a part of {url}: the server sends whole files only; "
                     "expected one that answers range requests, or a local copy"
                 )
-            return bytes(response.read(decode_content=False))
+            _check_place(response, offset)
+            data = bytearray()
+            for piece in response.stream(COPY_BYTES, decode_content=False):
+                data += piece
+                if len(data) >= length:
+                    break
+            whole = _whole_length(response)
+            if whole is not None and len(data) < min(length, whole - offset):
+                raise _NotNow(f"{len(data):,} of the {length:,} bytes from {offset} on came")
+            return bytes(data[:length])
 
     return _persist(url, receive, lambda: 0)
 
@@ -91,13 +101,26 @@ class _Transfer:
             for piece in response.stream(COPY_BYTES, decode_content=False):
                 with storage_errors("write", self.target):
                     self.file.write(piece)
+            whole, received = _whole_length(response), self.file.tell()
+            if whole is not None and received < whole:
+                raise _NotNow(f"it breaks off, {received:,} of {whole:,} bytes came")
 
 
 def _continues(response: urllib3.BaseHTTPResponse, received: int) -> bool:
-    place = response.headers.get("Content-Range", "")
-    if response.status == 206 and not place.startswith(f"bytes {received}-"):
-        raise _NotNow(f"bytes from {received} on were asked for, {place or 'others'} came")
+    if response.status == 206:
+        _check_place(response, received)
     return response.status == 206
+
+
+def _check_place(response: urllib3.BaseHTTPResponse, start: int) -> None:
+    place = response.headers.get("Content-Range", "")
+    if not place.startswith(f"bytes {start}-"):
+        raise _NotNow(f"bytes from {start} on were asked for, {place or 'others'} came")
+
+
+def _whole_length(response: urllib3.BaseHTTPResponse) -> int | None:
+    whole = response.headers.get("Content-Range", "").rpartition("/")[2].strip()
+    return int(whole) if whole.isdecimal() and len(whole) <= _MOST_DIGITS else None
 
 
 @contextmanager

@@ -311,7 +311,7 @@ def list_files(path: str) -> list[str]:
     found = [i.path[len(inner) :].lstrip("/") for i in inside if i.is_file]
     visible = sorted(name for name in found if not _is_hidden(name))
     if is_pattern:
-        pattern = path[len(base) :].lstrip("/")
+        pattern = path.removeprefix(base).lstrip("/")
         visible = [name for name in visible if _matches(name, pattern)]
     if not visible:
         raise StorageError(f"{path} holds no files; expected at least one")

@@ -195,6 +195,11 @@ def test_another_cap_counts_even_if_balance_kept_the_same(tmp_path: Path) -> Non
         assert again.rows_out == cap
 
 
+def test_a_cap_beyond_64_bits_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"times headroom 4\.0 is beyond 64 bits"):
+        BalanceConfig(cap=2**62, headroom=4.0)
+
+
 @given(pairs=pairs_of_queries, share=st.integers(1, 100).map(lambda n: n / 100))
 @settings(max_examples=60)
 def test_the_cap_for_a_share_is_the_smallest_whose_tail_holds_it(

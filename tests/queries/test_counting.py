@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from queries import counting
 from queries.counting import (
     BREAK,
+    KeyCounts,
     Numbered,
     Numberer,
-    PairCounts,
     add_up,
     best_first,
     count_pairs,
@@ -87,7 +87,7 @@ def test_pairs_are_those_that_a_loop_finds(texts: list[str], piece: int) -> None
 @given(st.lists(st.tuples(st.integers(0, 2**62), st.integers(1, 9)), max_size=30))
 def test_sums_are_those_of_a_counter(rows: list[tuple[int, int]]) -> None:
     keys = np.array([key for key, _ in rows], np.int64)
-    found = add_up(PairCounts(keys, np.array([count for _, count in rows], np.int64)))
+    found = add_up(KeyCounts(keys, np.array([count for _, count in rows], np.int64)))
     expected: Counter[int] = Counter()
     for key, count in rows:
         expected[key] += count
@@ -97,12 +97,12 @@ def test_sums_are_those_of_a_counter(rows: list[tuple[int, int]]) -> None:
 
 
 def test_pmi_is_the_log_of_how_much_likelier_than_chance_a_pair_is() -> None:
-    pairs = PairCounts(np.array([0 << 32 | 1, 1 << 32 | 1]), np.array([8, 1]))
+    pairs = KeyCounts(np.array([0 << 32 | 1, 1 << 32 | 1]), np.array([8, 1]))
     assert pmi(pairs, np.array([10, 20]), 1000).tolist() == [5.322, 1.322]
 
 
 def test_counts_of_all_of_wikipedia_do_not_overflow() -> None:
-    pairs = PairCounts(np.array([1]), np.array([3_000_000_000]))
+    pairs = KeyCounts(np.array([1]), np.array([3_000_000_000]))
     counts = np.array([4_000_000_000, 3_000_000_000])
     assert pmi(pairs, counts, 12_000_000_000).tolist() == [1.585]
 
@@ -110,7 +110,7 @@ def test_counts_of_all_of_wikipedia_do_not_overflow() -> None:
 def test_the_highest_pmi_comes_first_then_the_count_then_the_text() -> None:
     words = pa.array(["b", "a", "ab"])
     rows = [(0, 1, 5), (1, 0, 5), (1, 2, 5), (2, 0, 7), (0, 0, 1)]
-    pairs = PairCounts(
+    pairs = KeyCounts(
         np.array([x << 32 | y for x, y, _ in rows]), np.array([n for _, _, n in rows])
     )
     order = best_first(pairs, np.array([1.0, 1.0, 1.0, 1.0, 2.0]), words)

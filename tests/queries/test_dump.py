@@ -188,3 +188,9 @@ def test_a_title_tells_a_disambiguation_unless_it_only_leads_to_one() -> None:
     title = "Mercury (disambiguation)"
     assert is_disambiguation(Page(title, 0, None, True, ""))
     assert not is_disambiguation(Page(title, 0, "Mercury", True, "{{dab}}"))
+
+
+@pytest.mark.parametrize("filler", [" ", "\n", "{{", "{{ ", "a ", "disambig "])
+def test_no_page_makes_looking_for_disambiguations_slow(filler: str) -> None:
+    text = "{{" + filler * (2_000_000 // len(filler)) + "x"
+    assert not is_disambiguation(Page("A", 0, None, True, text))

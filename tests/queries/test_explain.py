@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -5,8 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputError
-from queries.build import record_path
+from queries.build import build, record_path
 from queries.candidates import candidates
+from queries.config import BuildConfig
 from queries.database import database
 from queries.explain import explain_queries
 from queries.union import make_list, register_candidates, write_record
@@ -32,7 +34,8 @@ def query_list(tmp_path: Path) -> str:
             ],
         )
         pq.write_table(make_list(connection, size=4), path)
-        write_record(connection, record_path(path), {"floors": FLOORS})
+        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        write_record(connection, record_path(path), {"floors": FLOORS, "list": sha256})
     return path
 
 
@@ -104,3 +107,14 @@ def test_another_table_in_place_of_the_record_is_named(query_list: str) -> None:
     pq.write_table(pa.table({"query": ["dog"]}), record_path(query_list))
     with pytest.raises(InputError, match="is no record of candidates"):
         explain_queries(["dog"], query_list)
+
+
+def test_the_record_of_another_list_is_refused(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("dog\ncat\n")
+    first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    for output, size in ((first, 1), (second, 2)):
+        build(BuildConfig(priority=("user",), lists=(str(words),), size=size, output=str(output)))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(InputError, match="is the record of another list"):
+        explain_queries(["dog"], str(first))

@@ -126,6 +126,13 @@ def test_a_floor_below_what_was_recorded_is_refused(
     check_floors(workspace.root, {"minimum_word_count": 2})
     with pytest.raises(ConfigError, match=r"minimum_word_count is 1, but .* records from 2 on"):
         check_floors(workspace.root, {"minimum_word_count": 1})
+    check_floors(workspace.root, {"minimum_bigram_word_count": 100})
+    with pytest.raises(ConfigError, match="minimum_bigram_word_count is 99"):
+        check_floors(workspace.root, {"minimum_bigram_word_count": 99})
+    assert main([*count, "--minimum-word-count", "500"]) == 0
+    with pytest.raises(ConfigError, match=r"minimum_bigram_word_count is 200, .* from 500 on"):
+        check_floors(workspace.root, {"minimum_bigram_word_count": 200})
+    assert main([*count, "--minimum-word-count", "2"]) == 0
     capsys.readouterr()
     alone = [
         "queries",

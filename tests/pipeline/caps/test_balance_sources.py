@@ -225,6 +225,9 @@ def test_only_a_finished_balance_of_another_workspace_can_be_added_to(tmp_path: 
     workspace = make_crawl(tmp_path / "new", [caption_table({"0" * 32: [1]})])
     with pytest.raises(ConfigError, match="cannot be added to itself"):
         balance.run(BalanceConfig(add=f"{tmp_path}/new/"), workspace, InlineExecutor())
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    with pytest.raises(ConfigError, match="cannot be added to itself"):
+        balance.run(BalanceConfig(add=f"{tmp_path}/link"), workspace, InlineExecutor())
     with pytest.raises(InputError, match="nowhere is no witmill workspace"):
         balance.run(BalanceConfig(add=f"{tmp_path}/nowhere"), workspace, InlineExecutor())
     other = make_crawl(tmp_path / "other", [])

@@ -1,5 +1,6 @@
 import gzip
 import io
+import lzma
 import random
 import tarfile
 from pathlib import Path
@@ -67,8 +68,12 @@ def test_a_zero_byte_here_and_there_is_no_reason_to_refuse_a_table(line: bytes, 
         (b"\x1f\x8b\x08 broken", "x cannot be decompressed"),
         (b"\x1f\x8b", "x cannot be decompressed"),
         (b"\x28\xb5\x2f\xfd broken", "x cannot be decompressed"),
-        (gzip.compress(b""), "unknown kind"),
-        (b"\xfd7zXZ\x00\x00", "unknown kind, it begins with"),
+        (gzip.compress(b""), "x is empty once unpacked; expected WARC"),
+        (
+            lzma.compress(b"url,text\n"),
+            "x is compressed with xz, which is not read; unpack it first",
+        ),
+        (b"BZh9", "unknown kind, it begins with"),
         (b"<html>\n", "unknown kind"),
         (b"\0,\0", "unknown kind"),
         ("url,text\nhttp://x,A dog\n".encode("utf-16-le"), "unknown kind"),

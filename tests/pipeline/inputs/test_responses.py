@@ -67,6 +67,9 @@ def raw_deflate(data: bytes) -> bytes:
     ("payload", "headers"),
     [
         (gzip.compress(PAGE), "Content-Encoding: gzip\r\n"),
+        (gzip.compress(PAGE[:9]) + gzip.compress(PAGE[9:]), "Content-Encoding: gzip\r\n"),
+        (gzip.compress(b"") * 5000 + gzip.compress(PAGE), "Content-Encoding: gzip\r\n"),
+        (gzip.compress(PAGE) + b"\0" * 50, "Content-Encoding: gzip\r\n"),
         (zlib.compress(b"<html>" + PAGE), "Content-Encoding: deflate\r\n"),
         (raw_deflate(b"<html>" + PAGE), "Content-Encoding: deflate\r\n"),
         (pa.compress(PAGE, "zstd", asbytes=True), "Content-Encoding: zstd\r\n"),
@@ -79,6 +82,25 @@ def raw_deflate(data: bytes) -> bytes:
 )
 def test_encodings_are_undone_where_they_are_really_there(payload: bytes, headers: str) -> None:
     assert outline(response(payload, headers=headers)) == [FOUND]
+
+
+@pytest.mark.parametrize(
+    ("payload", "encoding"),
+    [
+        (gzip.compress(PAGE)[:-9], "gzip"),
+        (gzip.compress(PAGE) + gzip.compress(PAGE)[:-9], "gzip"),
+        (zlib.compress(b"<html>" + PAGE)[:-5], "deflate"),
+    ],
+)
+def test_a_compressed_page_that_is_cut_is_broken(payload: bytes, encoding: str) -> None:
+    page = response(payload, headers=f"Content-Encoding: {encoding}\r\n")
+    assert outline(page + response(PAGE)) == [FOUND, "broken_record"]
+
+
+def test_the_limit_counts_all_members() -> None:
+    bomb = gzip.compress(b"\0" * (MAX_PAGE_BYTES // 2 + 1)) * 2
+    page = response(bomb, headers="Content-Encoding: gzip\r\n")
+    assert outline(page + response(PAGE)) == [FOUND, "broken_record"]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br"])

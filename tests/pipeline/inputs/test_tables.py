@@ -1,5 +1,7 @@
+import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -109,6 +111,32 @@ def test_a_field_without_end_is_one_broken_row() -> None:
     assert found[0] == "A cat"
     assert "broken_record" in found
     assert found.count("A dog") > 5000
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+@pytest.mark.parametrize("long", ["x" * 350, "x," * 175, '"' + "x" * 350, "x" * 99 + "\r\nx"])
+def test_a_row_too_long_is_one_broken_row_and_the_next_is_read(
+    long: str, delimiter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_MAX_LINE_CHARACTERS", 100)
+    good = f"http://x/a{delimiter}A dog\n"
+    text = f"url{delimiter}text\n{good}{long}\n{good}"
+    found = outline(csv(text, delimiter))
+    assert found[0] == found[-1] == "A dog"
+    assert set(found[1:-1]) == {"broken_record"}
+    assert long.count("\n") or len(found) == 3
+
+
+def test_a_field_of_many_megabytes_is_not_held_in_memory() -> None:
+    packed = gzip.compress(b"x" * (100 << 20), compresslevel=1)
+    tracemalloc.start()
+    try:
+        data = open_text(io.BytesIO(packed))
+        with pytest.raises(InputError, match="t has no readable first line"):
+            next(read_delimited(data, ",", ANY, table="t"))
+        assert tracemalloc.get_traced_memory()[1] < 80 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_json_line_is_a_pair() -> None:
@@ -293,6 +321,21 @@ def test_a_row_keeps_its_own_key_in_every_kind_of_table() -> None:
         file = write(pa.table({**values, "id": ids}))
         columns = parquet_columns(file.schema_arrow, KEYED, table="t")
         assert keys(read_parquet(file, [0], columns, first_row=0)) == ["7", None]
+
+
+@pytest.mark.parametrize("key", ["[" * 1000 + "]" * 1000, "{}", "null"])
+def test_what_is_no_text_or_number_is_no_key(key: str) -> None:
+    line = f'{{"id": {key}, "url": "http://x/a", "text": "A dog"}}\n'
+    assert keys(lines(line, choice=KEYED)) == [None]
+
+
+def test_a_date_that_python_cannot_hold_does_not_stop_the_reading() -> None:
+    values = {"url": ["http://x/a"], "text": ["A dog"]}
+    far = pa.array([10**12], pa.timestamp("s"))
+    for ids, expected in ((far, "A dog"), (pa.array([[far[0]]]), "broken_record")):
+        file = write(pa.table({**values, "id": ids}))
+        columns = parquet_columns(file.schema_arrow, KEYED, table="t")
+        assert outline(read_parquet(file, [0], columns, first_row=0)) == [expected]
 
 
 def test_a_key_may_be_a_column_that_is_read_anyway() -> None:

@@ -54,6 +54,12 @@ def test_a_sample_is_a_pair_and_the_place_of_its_picture() -> None:
         ({"a.jpg": b"x", "a.txt": b"A cat"}, ["no_url"]),
         ({"a.json": b"{", "a.jpg": b"x"}, ["broken_record"]),
         ({"a.json": b"[1]"}, ["no_url"]),
+        ({"a.json": {**ABOUT, "similarity": float("nan")}}, ["A dog"]),
+        ({"a.json": {**ABOUT, "caption": "a\ud800"}}, ["a\ufffd"]),
+        ({"a.json": b'{"url": ' + b"[" * 1000 + b"]" * 1000 + b"}"}, ["no_url"]),
+        ({"a.json": b"[" * 100_000}, ["broken_record"]),
+        ({"a.json": b'{"url": "http://x/a", "caption": "A d\xffg"}'}, ["A d\ufffdg"]),
+        ({"\udcff.json": b"{"}, ["broken_record"]),
         ({"a.json": {"url": ["x"], "caption": 3}}, ["no_url"]),
         ({"d/a.json": ABOUT, "d/a.png": b"x"}, ["A dog", "http://x/a.jpg"]),
         ({"a.json": ABOUT, "b.json": {"url": "http://x/b", "caption": "B"}}, ["A dog", "B"]),
@@ -73,6 +79,31 @@ def test_what_comes_before_a_cut_is_read() -> None:
     found = outline(cut)
     assert found[:15] == ["A dog"] * 15
     assert set(found[15:]) <= {"broken_record", "no_url"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"},
+        {"GNU.sparse.map": "0,1", "GNU.sparse.size": "zz"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "zz"},
+        {"size": "-1536"},
+    ],
+)
+def test_a_member_with_broken_headers_is_a_drop(headers: dict[str, str]) -> None:
+    file = tar({"a.json": {**ABOUT}})
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="a") as archive:
+        member = tarfile.TarInfo("b.bin")
+        member.pax_headers = headers
+        archive.addfile(member)
+    assert {"A dog", "broken_record"} <= set(outline(file)) <= {"A dog", "broken_record", "no_url"}
+
+
+def test_what_is_seen_in_a_broken_member_can_be_written() -> None:
+    [drop] = read_tar(tar({"\udcff.json": b"{"}))
+    assert isinstance(drop, Skipped)
+    assert drop.seen.encode().startswith("\ufffd.json".encode())
 
 
 def test_a_real_shard_is_read(shared_data: Path) -> None:

@@ -1,5 +1,8 @@
 import gzip
 import io
+import random
+import re
+import time
 from typing import Literal
 
 import pyarrow as pa
@@ -74,6 +77,58 @@ def test_a_cut_archive_says_so(pack, last: bytes) -> None:  # type: ignore[no-un
     pairs, drops = read_tables(archive)
     assert pairs.column("url").to_pylist() == URLS[:3]
     assert places(drops) == [("broken_record", len(whole))]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("size", [5000, 3 << 20])
+@pytest.mark.parametrize(("kind", "status"), [("image/png", 200), ("text/html", 404)])
+def test_a_cut_record_that_is_no_page_is_broken_and_no_capture(  # type: ignore[no-untyped-def]
+    pack, size: int, kind: str, status: int
+) -> None:
+    content = random.Random(1).randbytes(size)
+    picture = response(content, kind=kind, status=status)
+    whole = pack(PAGES[0])
+    archive = (whole + pack(picture))[:-900]
+    [(pairs, drops, captures)] = read_crawl(io.BytesIO(archive), "warc", "x", 1000)
+    assert pairs.column("url").to_pylist() == URLS[:1]
+    assert not captures
+    [drop] = drops.to_pylist()
+    assert drop["reason"] == "broken_record"
+    assert re.fullmatch(rf"x@{len(whole)}: \d+ of \d+ bytes", drop["detail"])
+
+
+def long_record(content: bytes) -> bytes:
+    """Return a page that announces 99,999,999 bytes."""
+    return response(content).replace(b"Content-Length: ", b"Content-Length: 99999999\r\nX: ")
+
+
+@pytest.mark.parametrize(
+    "pack", [members, lambda *records: b"".join(records)], ids=["gzip", "plain"]
+)
+def test_records_that_announce_too_much_are_not_read_to_the_end_each(pack) -> None:  # type: ignore[no-untyped-def]
+    class Counting(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            self.count += len(data)
+            return data
+
+    content = random.Random(1).randbytes(5000)
+    archive = pack(*[long_record(content)] * 400, PAGES[0])
+    file = Counting(archive)
+    [(pairs, drops, _)] = read_crawl(file, "warc", "x", 1000)
+    assert pairs.column("url").to_pylist() == URLS[:1]
+    assert drops.num_rows == 400
+    assert file.count < 20 * len(archive)
+
+
+def test_what_only_looks_compressed_is_passed_over_quickly() -> None:
+    for junk in (b"\x1f\x8b\x08", b"\x1f\x8b\x08\xff", b"\x1f\x8b\x08\0\0\0\0\0\0\0"):
+        archive = PAGES[0] + junk * (300_000 // len(junk)) + PAGES[1]
+        before = time.process_time()
+        assert outline(archive) == [*URLS[:2], "broken_record"]
+        assert time.process_time() - before < 1.5
 
 
 @pytest.mark.parametrize("length", ["99999999999999", "-5", "x", "9" * 40])

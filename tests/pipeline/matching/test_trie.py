@@ -121,6 +121,9 @@ def test_an_id_beyond_the_tables_is_refused() -> None:
     table = pa.table({"query_id": pa.array([2**31 - 1], pa.int32()), "query": ["dog"]})
     with pytest.raises(InputError, match="2147483647, expected 0 to 2147483646"):
         compile_queries(table, "words")
+    wide = pa.table({"query_id": pa.array([2**32 + 5], pa.int64()), "query": ["dog"]})
+    with pytest.raises(InputError, match="4294967301, expected 0 to 2147483646"):
+        compile_queries(wide, "words")
 
 
 def test_the_bytes_under_a_null_are_not_matched() -> None:

@@ -79,7 +79,7 @@ def rows_of(values: dict[str, str], place: Place) -> tuple[object, object, bool]
         was_plain = False
         return refer_image(values, place)  # type: ignore[arg-type]
 
-    SCAN.add_rows((1, 0), len(content), place, read=lambda a, b: "", refer=refer)
+    SCAN.add_rows((1, 0), place, read=lambda a, b: "", refer=refer)
     pairs, drops, _ = ROWS.take()
     return pairs.to_pylist(), drops.to_pylist(), was_plain
 

@@ -94,8 +94,10 @@ def test_each_image_is_one_row() -> None:
     [
         "<font><div>" * 40_000 + "</font>" * 40_000 + "<img src=a alt=b>",
         "<img " + " ".join(f"a{i}=x" for i in range(100_000)) + " src=a alt=b>",
+        "x" * 300_000 + "<p><img " + " ".join(f"a{i}" for i in range(40_000)) + ">",
+        "<span></x>" * 20_000,
     ],
-    ids=["nested", "attributes"],
+    ids=["nested", "attributes", "attributes behind a longer text", "ends of nothing"],
 )
 def test_a_page_made_to_keep_the_parser_busy_is_refused(page: str) -> None:
     begun = time.monotonic()

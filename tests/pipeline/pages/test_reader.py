@@ -265,3 +265,21 @@ def test_a_page_made_to_take_long_does_not(page: bytes) -> None:
     begun = time.process_time()
     by_tags(page)
     assert time.process_time() - begun < 4
+
+
+@pytest.mark.parametrize("characters", [4096, 4097])
+def test_images_that_share_long_texts_have_room_for_each(characters: int) -> None:
+    text = "\u6f22" * (characters - 1)
+    page = (
+        f'<meta property="og:description" content="{text}a">'
+        f'<meta property="og:title" content="{text}b">'
+        + "".join(f'<meta property="og:image" content="http://h/{i}.jpg">' for i in range(990))
+    )
+    rows = PageRows("x", 100_000)
+    arena = rows._texts.size
+    PageReader(rows).add_page(page.encode(), page_url=URL, charset="utf-8", offset=5)
+    assert rows._ends[2] <= rows._texts.size
+    pairs, drops, _ = rows.take()
+    assert (pairs.to_pylist(), drops.to_pylist()) == by_tree(page.encode())
+    assert rows._texts.size == arena
+    assert rows._texts.base is None

@@ -1,4 +1,7 @@
 import gzip
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -147,6 +150,76 @@ def test_an_archive_that_is_no_longer_what_it_was_is_no_error(
     with pytest.raises(FetchRefused) as caught:
         archives(tmp_path, places).fetch(URL)
     assert caught.value.reason == "broken_capture"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"\xff\xd8\xff\xe0" + PICTURE, "Content-Encoding: br\r\n"),
+        (b"28b5\r\n" + PICTURE + b"no size\r\n", "Transfer-Encoding: chunked\r\n"),
+        (b"5\r\nabcdefgh", "Transfer-Encoding: chunked\r\n"),
+    ],
+)
+def test_an_answer_that_cannot_be_decoded_is_refused(
+    body: bytes, headers: str, tmp_path: Path
+) -> None:
+    write(tmp_path, picture(body, headers))
+    assert refused(tmp_path) == "broken_capture"
+
+
+def test_a_length_that_is_no_number_any_more_is_refused(tmp_path: Path) -> None:
+    body = b"HTTP/1.1 200 Fine\r\n\r\nx"
+    whole = record("response", body, "application/http", URL)
+    write(tmp_path, whole)
+    places = noted(tmp_path / "a.warc")
+    write(tmp_path, whole.replace(b"Content-Length: 22", b"Content-Length: x2"))
+    with pytest.raises(FetchRefused, match="broken_capture"):
+        archives(tmp_path, places).fetch(URL)
+
+
+def shard(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    about = json.dumps({"url": URL, "caption": "A dog"}).encode()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for path, data in (("0.json", about), (name, content)):
+            member = tarfile.TarInfo(path)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["0.png", "long/" * 60 + "0.png"])
+def test_a_member_of_a_tar_is_read_from_its_place(name: str, tmp_path: Path) -> None:
+    write(tmp_path, shard(name, PICTURE))
+    assert archives(tmp_path, noted(tmp_path / "a.warc")).fetch(URL) == PICTURE
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes(20_000),
+        shard("0.png", PICTURE)[:9000],
+        shard("0.png", PICTURE[:-1]),
+        shard("0.png", PICTURE[:-1]) + PICTURE,
+        shard("long/" * 60 + "0.png", PICTURE),
+        b"x" + shard("0.png", PICTURE),
+    ],
+)
+def test_a_tar_that_is_no_longer_what_it_was_gives_no_picture(
+    content: bytes, tmp_path: Path
+) -> None:
+    write(tmp_path, shard("0.png", PICTURE))
+    places = noted(tmp_path / "a.warc")
+    write(tmp_path, content)
+    with pytest.raises(FetchRefused, match="broken_capture"):
+        archives(tmp_path, places).fetch(URL)
+
+
+def test_a_place_where_no_tar_header_fits_before_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, shard("0.png", PICTURE))
+    with pytest.raises(FetchRefused, match="broken_capture"):
+        archives(tmp_path, {URL: Place("a.warc", 100, 50, "tar")}).fetch(URL)
 
 
 def test_an_archive_in_one_member_gives_no_wrong_picture(tmp_path: Path) -> None:

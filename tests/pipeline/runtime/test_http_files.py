@@ -67,6 +67,48 @@ def test_without_a_strong_tag_all_is_asked_for_again(
     assert web.asked == [("/a", None)] * 2
 
 
+class Sparing(Handler):
+    """Sends at most 30,000 bytes of a range, all of which it announces."""
+
+    def _send(self, body: bytes, wanted: str | None, fault: str | None) -> None:
+        if wanted:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            end = min(int(last or len(body)), int(first) + 29_999)
+            wanted = f"bytes={first}-{end}"
+        super()._send(body, wanted, fault)
+
+
+def test_a_range_shorter_than_what_is_missing_is_not_the_end(
+    web: FileServer, tmp_path: Path
+) -> None:
+    web.faults["/a"] = ["cut"]
+    web.RequestHandlerClass = Sparing
+    assert copied(web, tmp_path) == CONTENT
+    assert [wanted for _, wanted in web.asked] == [None, "bytes=50000-", "bytes=80000-"]
+
+
+def test_a_part_that_stays_too_short_is_an_error(web: FileServer) -> None:
+    web.RequestHandlerClass = Sparing
+    assert read_range(f"{web.url}/a", 10, 30_000) == CONTENT[10:30_010]
+    with pytest.raises(StorageError, match=r"30,000 of the 50,000 bytes from 10 on came"):
+        read_range(f"{web.url}/a", 10, 50_000)
+
+
+def test_a_part_from_another_place_is_not_taken(web: FileServer) -> None:
+    web.faults["/a"] = ["other"]
+    assert read_range(f"{web.url}/a", 10, 20) == CONTENT[10:30]
+    assert len(web.asked) == 2
+
+
+def test_no_more_of_a_part_is_read_than_was_asked_for(web: FileServer) -> None:
+    class Lavish(Handler):
+        def _send(self, body: bytes, wanted: str | None, fault: str | None) -> None:
+            super()._send(body, f"{(wanted or '').partition('-')[0]}-", fault)
+
+    web.RequestHandlerClass = Lavish
+    assert read_range(f"{web.url}/a", 10, 20) == CONTENT[10:30]
+
+
 def test_another_version_is_not_mixed_with_the_first(web: FileServer, tmp_path: Path) -> None:
     web.faults["/a"] = ["cut"]
 

@@ -116,3 +116,11 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
         storage.storage_errors("write", str(tmp_path)),
     ):
         raise OSError(errno.ENOSPC, "full")
+
+
+def test_a_pattern_without_a_folder_means_files_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.gz").touch()
+    monkeypatch.chdir(tmp_path)
+    assert [Path(path).name for path in storage.list_files("*.gz")] == ["a.gz"]
