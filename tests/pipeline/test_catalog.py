@@ -11,6 +11,8 @@ from pipeline import schemas
 from pipeline.catalog import query_table, run_query, view_definitions, write_catalog
 from pipeline.errors import ConfigError
 from pipeline.runtime.manifest import Manifest
+from pipeline.runtime.settings import Settings
+from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
 
 
@@ -110,3 +112,17 @@ def test_a_query_without_an_answer_is_one_line(workspace: Workspace, query: str)
     with pytest.raises(ConfigError) as caught:
         query_table(workspace, query)
     assert "\n" not in str(caught.value)
+
+
+def test_a_query_over_a_stage_that_is_out_of_date_says_so(
+    workspace: Workspace,
+    finish_stage: Callable[..., Manifest],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    finish_stage("ingest", schemas.PAIRS, two_pairs())
+    begin("match", Settings(), workspace, reads=("ingest",)).finish([])
+    run_query(workspace, "SELECT count(*) FROM pairs")
+    assert "out of date" not in capsys.readouterr().err
+    finish_stage("ingest", schemas.PAIRS, two_pairs().slice(1), made_by="another test")
+    run_query(workspace, "SELECT count(*) FROM pairs")
+    assert "match is out of date, ingest changed since" in capsys.readouterr().err
