@@ -184,12 +184,11 @@ def cut_rows(rows: Rows, byte_rules: ByteRules) -> int:
     keys, spans = np.empty(2 * room, np.uint64), np.empty(2 * room, np.uint64)
     starts, total = np.empty(CUT_ROWS + 1, np.int64), np.uint64(0)
     for first in range(0, rows.starts.size - CUT_ROWS, CUT_ROWS):
-        used = token_kernels.gather(rows, first, first + CUT_ROWS, text, starts)
-        token_kernels.mark(text, used, in_word, fold_case, marks)
+        token_kernels.gather(rows, first, first + CUT_ROWS, text, starts)
+        token_kernels.mark(text, starts, CUT_ROWS, in_word, fold_case, marks)
         n = 0
         for row in range(CUT_ROWS):
             end = starts[row + 1] - 1
-            marks[end] = token_kernels.NOT_IN_WORD
             n = token_kernels.scan(text, marks, starts[row], end, alone, keep_empty, n, keys, spans)
         for k in range(n):
             total ^= keys[k] * token_kernels.MIX

@@ -36,6 +36,7 @@ from pipeline.caps.thresholds import (
 )
 from pipeline.errors import ConfigError
 from pipeline.runtime import storage
+from pipeline.runtime.drops import drop_rows
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome
 from pipeline.runtime.settings import Settings
@@ -256,7 +257,12 @@ def filter_part(task: FilterTask) -> Outcome:
         pairs, load_thresholds(task.thresholds), task.seed
     )
     write_notes(task.notes, selected=selected, present=present)
-    drops = pa.concat_tables([_drops(known, "known"), _drops(dropped, "over_cap")])
+    drops = pa.concat_tables(
+        [
+            drop_rows(known.column("pair_id"), "known"),
+            drop_rows(dropped.column("pair_id"), "over_cap"),
+        ]
+    )
     schema = task.source.schema
     schema = schema if "selected_by" in schema.names else schemas.BALANCED
     rows = len(pairs) + len(known)
@@ -302,12 +308,3 @@ def filter_table(
     else:
         kept = kept.append_column(field, selected_by)
     return kept, pairs.select(["pair_id"]).filter(pa.array(~keeps)), selected, present
-
-
-def _drops(pairs: pa.Table, reason: str) -> pa.Table:
-    columns = {
-        "pair_id": pairs.column("pair_id"),
-        "reason": pa.repeat(reason, len(pairs)),
-        "detail": pa.nulls(len(pairs), pa.string()),
-    }
-    return pa.table(columns, schema=schemas.DROPS)

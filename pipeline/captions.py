@@ -25,6 +25,7 @@ from pipeline.caption_text.rules import (
 )
 from pipeline.errors import ConfigError
 from pipeline.runtime import storage
+from pipeline.runtime.drops import drop_rows
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.stage import StageRun, TaskOutput, begin
@@ -220,14 +221,8 @@ def _captions(pairs: pa.Table, config: CaptionsConfig) -> pa.Array:
 
 def _part_with(pairs: pa.Table, captions: pa.Array, reasons: pa.Array) -> tuple[pa.Table, pa.Table]:
     bad = pc.is_valid(reasons)
-    drops = pa.table(
-        {
-            "pair_id": pairs.column("pair_id").filter(bad),
-            "reason": reasons.filter(bad),
-            "detail": pc.utf8_slice_codeunits(captions.filter(bad), 0, _DETAIL_CHARACTERS),
-        },
-        schema=schemas.DROPS,
-    )
+    seen = pc.utf8_slice_codeunits(captions.filter(bad), 0, _DETAIL_CHARACTERS)
+    drops = drop_rows(pairs.column("pair_id").filter(bad), reasons.filter(bad), seen)
     place = pairs.schema.get_field_index("caption")
     judged = pairs.set_column(place, pairs.schema.field(place), captions)
     return judged.filter(pc.invert(bad)), drops

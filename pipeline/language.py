@@ -16,6 +16,7 @@ from pydantic import Field
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
+from pipeline.runtime.drops import drop_rows
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.settings import Settings
@@ -181,13 +182,10 @@ def identify_table(
     reasons = pc.if_else(is_wanted, "uncertain_language", "other_language")
     rounded = pc.cast(pc.round(pc.cast(probabilities, pa.float64()), 3), pa.string())
     is_lost = pc.invert(is_kept)
-    drops = pa.table(
-        {
-            "pair_id": pairs.column("pair_id").filter(is_lost),
-            "reason": reasons.filter(is_lost),
-            "detail": pc.binary_join_element_wise(languages, rounded, " ").filter(is_lost),
-        },
-        schema=schemas.DROPS,
+    drops = drop_rows(
+        pairs.column("pair_id").filter(is_lost),
+        reasons.filter(is_lost),
+        pc.binary_join_element_wise(languages, rounded, " ").filter(is_lost),
     )
     return named.filter(is_kept), drops
 

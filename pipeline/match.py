@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline import schemas
 from pipeline.runtime import storage
+from pipeline.runtime.drops import drop_rows
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
 from pipeline.runtime.settings import Settings
@@ -88,12 +89,7 @@ def match_table(pairs: pa.Table, trie: "QueryTrie") -> tuple[pa.Table, pa.Table]
     field = schemas.MATCHES.field("query_ids")
     kept = pairs.append_column(field, query_ids).filter(matched)
     dropped = pairs.column("pair_id").filter(pc.invert(matched))
-    drops = [
-        dropped,
-        pa.array(["no_query"] * len(dropped), pa.string()),
-        pa.nulls(len(dropped), pa.string()),
-    ]
-    return kept, pa.table(drops, schema=schemas.DROPS)
+    return kept, drop_rows(dropped, "no_query")
 
 
 def explain(config: MatchConfig, caption: str) -> str:

@@ -24,6 +24,7 @@ from pydantic import Field
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
+from pipeline.runtime.drops import drop_rows
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import MAIN, Manifest, Outcome
 from pipeline.runtime.parquet import read_parquet, write_parquet
@@ -171,7 +172,7 @@ def write_pages(task: PagesTask) -> Outcome:
         .select(schemas.WIKIPEDIA_PAGES.names)
         .cast(schemas.WIKIPEDIA_PAGES),
         schema=schemas.WIKIPEDIA_PAGES,
-        drops=pa.table([nobody, dropped["reason"], dropped["detail"]], schema=schemas.DROPS),
+        drops=drop_rows(nobody, dropped["reason"], dropped["detail"]),
     )
     # By name, as the words and the bigrams are.
     parts = {"pages" if name == MAIN else name: parts for name, parts in outcome.parts.items()}

@@ -11,8 +11,7 @@ from pipeline.runtime.workspace import Workspace
 from queries.database import database, register_files
 from queries.redirects import follow_redirects
 from queries.titles import TITLES
-
-STAGE = "wikipedia"
+from queries.wikipedia import STAGE
 
 
 def table_files(workspace: str, table: str) -> list[str]:

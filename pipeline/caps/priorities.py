@@ -5,7 +5,6 @@ the smallest (u, pair_id). The second key only ever matters where two hashes are
 the order total, so that the cap is exact even then. The loops are in `priority_kernels`.
 """
 
-import binascii
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.inputs.pairs import pair_id_halves
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -88,20 +88,6 @@ def query_keys(queries: int, seed: int) -> U64:
 
     keys: U64 = priority_kernels.query_keys(queries, np.uint64(seed))
     return keys
-
-
-def pair_id_halves(pair_ids: pa.ChunkedArray) -> tuple[U64, U64]:
-    """Return the high and low 64 bits of pair ids given as 32 hex digits each."""
-    column = pair_ids.combine_chunks() if isinstance(pair_ids, pa.ChunkedArray) else pair_ids
-    digits = _characters(column) if len(column) else b""
-    halves = np.frombuffer(binascii.unhexlify(digits), dtype=">u8").reshape(-1, 2)
-    return halves[:, 0].astype(np.uint64), halves[:, 1].astype(np.uint64)
-
-
-def _characters(column: pa.StringArray) -> memoryview:
-    _, offsets, data = column.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-    return memoryview(data)[bounds[0] : bounds[-1]]
 
 
 def search_window(counts: I64, cap: int, sigmas: float) -> tuple[U64, U64]:

@@ -16,7 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.caps.balance_sources import Source
-from pipeline.caps.priorities import I64, U64, Thresholds, query_keys, read_matches, search_window
+from pipeline.caps.priorities import (
+    I32,
+    I64,
+    U64,
+    Thresholds,
+    query_keys,
+    read_matches,
+    search_window,
+)
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Outcome
@@ -134,8 +142,8 @@ def write_candidates(task: SearchTask) -> Outcome:
         highest,
     )
     order = np.argsort(query, kind="stable")
-    found = Thresholds(priority=priority[order], high=high[order], low=low[order])
-    write_parquet(task.target, _keys(query[order], found), row_group=_SEARCH_ROW_GROUP)
+    found = _keys(query[order], priority[order], high[order], low[order])
+    write_parquet(task.target, found, row_group=_SEARCH_ROW_GROUP)
     write_notes(task.notes, below=below)
     return Outcome(rows_in=len(pairs))
 
@@ -204,7 +212,8 @@ def sum_notes(paths: Sequence[str], name: str, queries: int) -> I64:
 
 def save_thresholds(path: str, thresholds: Thresholds) -> None:
     """Write `thresholds` to `path` for the tasks that filter by them."""
-    write_parquet(path, _keys(np.arange(len(thresholds.priority), dtype=np.int32), thresholds))
+    query = np.arange(len(thresholds.priority), dtype=np.int32)
+    write_parquet(path, _keys(query, thresholds.priority, thresholds.high, thresholds.low))
 
 
 # A worker goes from one stage to the next and has no more use for what it read before.
@@ -229,6 +238,5 @@ def _adopt(thresholds: Thresholds, waiting: np.ndarray, found: pa.Table) -> None
     waiting[query] = False
 
 
-def _keys(query: np.ndarray, keys: Thresholds) -> pa.Table:
-    columns = {"priority": keys.priority, "high": keys.high, "low": keys.low}
-    return pa.table({"query_id": query, **columns}, schema=_KEYS)
+def _keys(query: I32, priority: U64, high: U64, low: U64) -> pa.Table:
+    return pa.table([query, priority, high, low], schema=_KEYS)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from pipeline.caption_text import patterns as patterns
+from pipeline.caption_text import patterns
 from pipeline.caption_text.measures import Measures, measure
 from pipeline.runtime.settings import Settings
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.inputs.pairs import pair_id_halves
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import Part
 
@@ -29,10 +30,9 @@ def count_partitions(keys: int) -> int:
 
 def write_keys(path: str, pair_ids: pa.ChunkedArray) -> Part:
     """Write the keys of one chunk of pairs."""
-    digits = bytes.fromhex("".join(pair_ids.to_pylist()))
-    keys = np.frombuffer(digits, ">u8").reshape(-1, 2).astype(np.uint64)
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    columns = [keys[order, 0], keys[order, 1], order.astype(np.int32)]
+    high, low = pair_id_halves(pair_ids)
+    order = np.lexsort((low, high))
+    columns = [high[order], low[order], order.astype(np.int32)]
     return _write(path, pa.table(columns, schema=_KEYS))
 
 

@@ -64,8 +64,11 @@ def copy(source: Bytes, start: int, length: int, target: Bytes, at: int) -> None
 
 
 @compiled
-def mark(text: Bytes, used: int, in_word: Bytes, fold_case: bool, marks: Bytes) -> None:
-    """Fold `text[:used]` in place, and set `marks` where a byte is part of no word."""
+def mark(
+    text: Bytes, text_starts: Offsets, rows: int, in_word: Bytes, fold_case: bool, marks: Bytes
+) -> None:
+    """Fold the text of `rows` in place, and set `marks` where a byte is part of no word, and between rows."""
+    used = text_starts[rows]
     if fold_case:
         for i in range(used):
             text[i] += (text[i] >= 0x41 and text[i] <= 0x5A) * np.uint8(0x20)
@@ -75,6 +78,8 @@ def mark(text: Bytes, used: int, in_word: Bytes, fold_case: bool, marks: Bytes) 
         low, high = in_word[k, 0], in_word[k, 1]
         for i in range(used):
             marks[i] = np.uint8(0) if (text[i] >= low) & (text[i] <= high) else marks[i]
+    for row in range(rows):
+        marks[text_starts[row + 1] - 1] = NOT_IN_WORD
 
 
 @compiled
@@ -225,8 +230,7 @@ def number_tokens(rows: Rows, byte_rules: ByteRules) -> tuple[Words, Bytes, Offs
     names, offsets = np.empty(64, np.int32), np.zeros(lengths.size + 1, np.int64)
     for row in range(lengths.size):
         used = gather(rows, row, row + 1, text, text_starts)
-        mark(text, used, in_word, fold_case, marks)
-        marks[used - 1] = NOT_IN_WORD
+        mark(text, text_starts, 1, in_word, fold_case, marks)
         n = scan(text, marks, 0, used - 1, alone, keep_empty, 0, keys, spans)
         at = offsets[row]
         while at + n > names.size:

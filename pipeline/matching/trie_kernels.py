@@ -12,7 +12,6 @@ import numpy as np
 from pipeline.matching.token_kernels import (
     HALF,
     MIX,
-    NOT_IN_WORD,
     PADDING,
     TOKEN,
     U0,
@@ -149,13 +148,12 @@ def match_rows(rows: Rows, byte_rules: ByteRules, tables: Tables) -> tuple[Ids, 
         while last < lengths.size and size + lengths[last] + 1 <= CHUNK_BYTES:
             size += lengths[last] + 1
             last += 1
-        used = gather(rows, first, last, text, text_starts)
-        mark(text, used, in_word, fold_case, marks)
+        gather(rows, first, last, text, text_starts)
+        mark(text, text_starts, last - first, in_word, fold_case, marks)
         n = 0
         for row in range(last - first):
             token_starts[row] = n
             end = text_starts[row + 1] - 1
-            marks[end] = NOT_IN_WORD
             n = scan(text, marks, text_starts[row], end, alone, keep_empty, n, keys, spans)
             keys[n], spans[n] = U0, U0
             n += 1

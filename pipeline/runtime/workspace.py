@@ -7,7 +7,7 @@ table, and `manifest.json`, written last. A stage is out of date when what it re
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +131,23 @@ class Workspace:
                 f"{path} cannot be read as a manifest; delete {self.path(stage)} and run `witmill {stage}` again"
             ) from error
 
-    def out_of_date(self, stage: str) -> str | None:
-        """Return the earlier stage that changed since `stage` ran, or None if it is up to date."""
-        return self._changed_before(stage, {})
+    def manifests(self, stages: Iterable[str]) -> dict[str, Manifest | None]:
+        """Return the manifest of each of `stages`, in their order, None for those not finished.
+
+        Raises:
+            CorruptWorkspace: if a manifest cannot be read.
+        """
+        return {stage: self.manifest(stage) for stage in stages}
+
+    def out_of_date(self, manifests: Mapping[str, Manifest | None]) -> dict[str, str]:
+        """Return the stages that are out of date, each with the earlier one that changed since it ran.
+
+        Args:
+            manifests: of the stages in question; those of other stages that they read are looked up.
+        """
+        known = dict(manifests)
+        changed = {stage: self._changed_before(stage, known) for stage in manifests}
+        return {stage: earlier for stage, earlier in changed.items() if earlier}
 
     def _changed_before(self, stage: str, known: dict[str, Manifest | None]) -> str | None:
         manifest = self._remembered(stage, known)
@@ -158,7 +172,7 @@ class Workspace:
         manifest = self.manifest(stage)
         if manifest is None:
             raise MissingInput(f"{stage} has not finished in {self.root}; run `witmill {stage}`")
-        changed = self.out_of_date(stage)
+        changed = self._changed_before(stage, {stage: manifest})
         if changed:
             raise MissingInput(
                 f"{stage} in {self.root} is out of date, because {changed} is not what it was; "

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pipeline import balance, schemas
 from pipeline.balance import BalanceConfig, RebalanceConfig
-from pipeline.caps import balance_report
 from pipeline.catalog import query_table
 from pipeline.errors import ConfigError, InputError, MissingInput
 from pipeline.inputs import repeats
@@ -34,13 +33,7 @@ from tests.reference.balancing import Pairs, selection
 
 SAME = ("balance/0", "balance/query_counts", "balance/summary", "balance/distribution")
 
-
-@pytest.fixture(autouse=True, scope="module")
-def no_plot() -> Iterator[None]:
-    """Leave out the picture, which takes longer than a small balance and has tests of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(balance_report, "draw", lambda *_: b"")
-        yield
+pytestmark = pytest.mark.usefixtures("no_plot")
 
 
 def add(

@@ -1,5 +1,4 @@
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +6,6 @@ from hypothesis import strategies as st
 from pipeline.caps.priorities import (
     HIGHEST,
     Thresholds,
-    pair_id_halves,
     query_keys,
     read_matches,
     search_window,
@@ -78,12 +76,6 @@ def test_equal_priorities_are_settled_by_the_pair() -> None:
 def test_a_threshold_that_selects_all_selects_the_highest_priority() -> None:
     thresholds = Thresholds.none(1)
     assert [int(value[0]) for value in vars(thresholds).values()] == [HIGHEST] * 3
-
-
-def test_pair_ids_are_read_from_a_slice() -> None:
-    ids = pa.chunked_array([pa.array([f"{n:032x}" for n in (1, 2**64 + 5, 3)])[1:]])
-    high, low = pair_id_halves(ids)
-    assert (high.tolist(), low.tolist()) == ([1, 0], [5, 3])
 
 
 def test_matches_are_read_from_a_slice() -> None:
