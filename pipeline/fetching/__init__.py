@@ -1,0 +1,1 @@
+"""Fetch files from a web nobody vouches for, within limits and with manners."""
