@@ -45,6 +45,7 @@ REASONS = {
     "http_error": "the server answered with another status than 200",
     "not_html": "the record of a crawl is no HTML page",
     "broken_record": "the record, page or row cannot be read",
+    "broken_box": "the boxes to blur cannot be read, so the image must not be stored",
     "duplicate_pair": "the same URL with the same caption occurred before",
     "unknown_file": "the file, found in a folder or by a pattern, is nothing that witmill reads",
     "missing_file": "the file could not be read, and max_failed_files lets the others go on",
@@ -72,6 +73,8 @@ class IngestConfig(Settings):
     """column of captions in tables; by default the first of caption, text, alt, ... found"""
     key_column: str | None = None
     """column of the rows' own keys in tables, kept in source_keys; by default uid, if there is one"""
+    boxes_column: str | None = None
+    """column of boxes to blur in tables, such as faces; by default face_bboxes, if there is one"""
 
     @field_validator("crawl")
     @classmethod
@@ -289,7 +292,12 @@ def _repeats_tasks(stage: StageRun, keys: Sequence[Part]) -> list[RepeatsTask]:
 
 
 def _choice(config: IngestConfig) -> ColumnChoice:
-    return ColumnChoice(url=config.url_column, caption=config.caption_column, key=config.key_column)
+    return ColumnChoice(
+        url=config.url_column,
+        caption=config.caption_column,
+        key=config.key_column,
+        boxes=config.boxes_column,
+    )
 
 
 def read_input(task: ReadTask) -> Outcome:

@@ -14,6 +14,7 @@ from pipeline.inputs.references import RowGroups, read_references
 from pipeline.inputs.repeats import write_keys
 from pipeline.inputs.tables import ColumnChoice
 from pipeline.pages.row_tables import KEYED_PAIRS, Chunk, tabulate
+from pipeline.runtime.drops import drop_rows
 from pipeline.runtime.manifest import Part
 from pipeline.runtime.workspace import Workspace
 
@@ -59,12 +60,5 @@ def split_repeats(pairs: pa.Table, rows: pa.Array) -> tuple[pa.Table, pa.Table]:
     kept = pairs.filter(pc.invert(pc.is_in(numbers, value_set=rows)))
     again = pairs.take(rows)
     places = pc.cast(again.column("source_offset"), pa.string())
-    repeated = pa.table(
-        {
-            "pair_id": again.column("pair_id"),
-            "reason": pa.repeat("duplicate_pair", again.num_rows),
-            "detail": pc.binary_join_element_wise(again.column("source"), places, "@"),
-        },
-        schema=schemas.DROPS,
-    )
-    return kept, repeated
+    seen = pc.binary_join_element_wise(again.column("source"), places, "@")
+    return kept, drop_rows(again.column("pair_id"), "duplicate_pair", seen)

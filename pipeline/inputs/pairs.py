@@ -1,15 +1,20 @@
 """One image reference of a crawl or table: a pair, or the reason why it is none."""
 
+import binascii
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from pipeline.inputs.boxes import Boxes
 from pipeline.pages.urls import Address
+
+Halves = npt.NDArray[np.uint64]
 
 MAX_CAPTION_CHARACTERS = 4096
 MAX_SEEN_CHARACTERS = 200
@@ -36,6 +41,7 @@ class Reference(NamedTuple):
     page_url: str | None
     offset: int
     key: str | None = None
+    blur_boxes: Boxes | None = None
 
 
 class Skipped(NamedTuple):
@@ -134,3 +140,17 @@ def pair_ids(urls: Iterable[str] | pa.Array, captions: Iterable[str] | pa.Array)
     digits = pa.py_buffer(hashed.hex().encode())
     offsets = np.arange(0, 32 * len(joined) + 1, 32, dtype=np.int32)
     return pa.StringArray.from_buffers(len(joined), pa.py_buffer(offsets), digits)
+
+
+def pair_id_halves(pair_ids: pa.ChunkedArray) -> tuple[Halves, Halves]:
+    """Return the high and low 64 bits of pair ids given as 32 hex digits each."""
+    column = pair_ids.combine_chunks() if isinstance(pair_ids, pa.ChunkedArray) else pair_ids
+    digits = _characters(column) if len(column) else b""
+    halves = np.frombuffer(binascii.unhexlify(digits), dtype=">u8").reshape(-1, 2)
+    return halves[:, 0].astype(np.uint64), halves[:, 1].astype(np.uint64)
+
+
+def _characters(column: pa.StringArray) -> memoryview:
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    return memoryview(data)[bounds[0] : bounds[-1]]

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.inputs.pairs import Reference, Skipped, make_reference, readable
+from pipeline.inputs.boxes import BOX_COLUMNS, parse_boxes
+from pipeline.inputs.pairs import Reference, Skipped, hash_pair, make_reference, readable
 from pipeline.pages.urls import resolve
 
 URL_COLUMNS = ("url", "image_url", "img_url", "image_uri", "uri", "image_link", "src", "image")
@@ -28,12 +29,13 @@ _HTTP = ("http://", "https://")
 
 
 class Columns(NamedTuple):
-    """Names of the columns to read; `page` and `key` are None where there is none."""
+    """Names of the columns to read; `page`, `key` and `boxes` are None where there is none."""
 
     url: str
     caption: str
     page: str | None
     key: str | None
+    boxes: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class ColumnChoice:
     url: str | None = None
     caption: str | None = None
     key: str | None = None
+    boxes: str | None = None
 
 
 def find_columns(names: Sequence[str], choice: ColumnChoice, *, table: str) -> Columns:
@@ -59,6 +62,8 @@ def find_columns(names: Sequence[str], choice: ColumnChoice, *, table: str) -> C
     ]
     if choice.key:
         wanted.append((choice.key, "for keys", "--key-column"))
+    if choice.boxes:
+        wanted.append((choice.boxes, "for boxes", "--boxes-column"))
     for name, about, option in wanted:
         if name not in names:
             missing = f'"{name}"' if name else about
@@ -69,7 +74,8 @@ def find_columns(names: Sequence[str], choice: ColumnChoice, *, table: str) -> C
     assert url is not None
     assert caption is not None
     key = choice.key or _recognise(names, KEY_COLUMNS)
-    return Columns(url, caption, _recognise(names, PAGE_COLUMNS), key)
+    boxes = choice.boxes or _recognise(names, BOX_COLUMNS)
+    return Columns(url, caption, _recognise(names, PAGE_COLUMNS), key, boxes)
 
 
 def _recognise(names: Sequence[str], known: Sequence[str]) -> str | None:
@@ -92,7 +98,7 @@ def parquet_columns(schema: pa.Schema, choice: ColumnChoice, *, table: str) -> C
                 f'{table} has {schema.names.count(name)} columns "{name}", expected one; '
                 "rename the others, or name another with --url-column or --caption-column"
             )
-        if name not in (None, columns.key) and not _is_text(schema.field(name).type):
+        if name not in (None, columns.key, columns.boxes) and not _is_text(schema.field(name).type):
             raise InputError(
                 f'{table} has {schema.field(name).type} in its column "{name}", expected text; '
                 "name another with --url-column or --caption-column"
@@ -124,11 +130,11 @@ def read_parquet(
         following = row + file.metadata.row_group(group).num_rows
         try:
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
-                values = {name: _strings(batch.column(name)) for name in names}
+                values = {name: _values(batch.column(name), columns, name) for name in names}
                 none = [None] * batch.num_rows
                 rows = zip(*(values[name] if name else none for name in columns), strict=True)
-                for url, caption, page, key in rows:
-                    yield refer(url, caption, page, key, row)
+                for url, caption, page, key, boxes in rows:
+                    yield refer(url, caption, page, key, row, boxes)
                     row += 1
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             if isinstance(error, OSError) and error.errno:
@@ -136,6 +142,11 @@ def read_parquet(
             seen = f"rows {row} to {following - 1}: {str(error).splitlines()[0]}"
             yield Skipped("broken_record", row, seen[:200])
         row = following
+
+
+def _values(column: pa.Array, columns: Columns, name: str) -> list[Any]:
+    is_nested = name == columns.boxes and pa.types.is_nested(column.type)
+    return column.to_pylist() if is_nested else _strings(column)
 
 
 def _strings(column: pa.Array) -> list[str | None]:
@@ -203,19 +214,19 @@ class _Lines:
         return line
 
 
-def headerless_columns(first: Sequence[str]) -> tuple[int, int, None, None] | None:
+def headerless_columns(first: Sequence[str]) -> tuple[int, int, None, None, None] | None:
     """Return where URL and caption stand in a two-column table without names, or None if it has names."""
     addresses = [field.strip().lower().startswith(_HTTP) for field in first]
     if len(first) != 2 or addresses.count(True) != 1:
         return None
     url = addresses.index(True)
-    return url, 1 - url, None, None
+    return url, 1 - url, None, None, None
 
 
 def _read_rows(
     rows: Iterator[list[str]], width: int, places: tuple[int | None, ...]
 ) -> Iterator[Reference | Skipped]:
-    url, caption, page, key = places
+    url, caption, page, key, boxes = places
     assert url is not None
     assert caption is not None
     number = -1
@@ -231,7 +242,8 @@ def _read_rows(
         if len(fields) == width:
             page_url = fields[page] if page is not None else None
             key_text = fields[key] if key is not None else None
-            yield refer(fields[url], fields[caption], page_url, key_text, number)
+            box_text = fields[boxes] if boxes is not None else None
+            yield refer(fields[url], fields[caption], page_url, key_text, number, box_text)
         elif fields:
             yield Skipped("broken_record", number, f"{len(fields)} fields, expected {width}")
 
@@ -266,7 +278,8 @@ def read_json_lines(
         url, caption, page = (_text_or_none(line.values, name) for name in columns[:3])
         key = line.values.get(columns.key) if columns.key else None
         key_text = str(key) if isinstance(key, str | int | float) else None
-        yield refer(url, caption, page, key_text, line.number)
+        boxes = line.values.get(columns.boxes) if columns.boxes else None
+        yield refer(url, caption, page, key_text, line.number, boxes)
 
 
 def _first_lines(lines: Iterator[_Line]) -> Iterator[_Line]:
@@ -329,7 +342,12 @@ def _text_or_none(values: Mapping[str, Any], name: str | None) -> str | None:
 
 
 def refer(
-    url: str | None, caption: str | None, page: str | None, key: str | None, row: int
+    url: str | None,
+    caption: str | None,
+    page: str | None,
+    key: str | None,
+    row: int,
+    boxes: object = None,
 ) -> Reference | Skipped:
     """Return the pair of one row, or why there is none."""
     found = make_reference(
@@ -340,4 +358,10 @@ def refer(
         page_url=page or None,
         offset=row,
     )
-    return found._replace(key=readable(key)) if key and isinstance(found, Reference) else found
+    if isinstance(found, Skipped):
+        return found
+    try:
+        blur_boxes = parse_boxes(boxes)
+    except ValueError as error:
+        return Skipped("broken_box", row, str(error), hash_pair(found.url, found.caption))
+    return found._replace(key=readable(key) if key else None, blur_boxes=blur_boxes)

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import schemas
 from pipeline.inputs.captures import Capture
 from pipeline.inputs.pairs import Place, Reference, Skipped, pair_ids, readable
 from pipeline.matching.trie_tables import Bytes, Ids
@@ -26,6 +25,7 @@ from pipeline.pages.html import MAX_IMAGES, MAX_METAS
 from pipeline.pages.html_tokens import PADDING
 from pipeline.pages.row_tables import KEYED_PAIRS, MAX_DETAIL_CHARACTERS, Chunk, tabulate
 from pipeline.pages.urls import MAX_URL_CHARACTERS
+from pipeline.runtime.drops import drop_rows
 
 Row = Reference | Skipped
 
@@ -182,6 +182,7 @@ class PageRows:
             "page_url": page_urls.filter(mask),
             "source": pa.repeat(self._source, len(urls)),
             "source_offset": offsets[is_pair],
+            "blur_boxes": pa.nulls(len(urls), KEYED_PAIRS.field("blur_boxes").type),
             "key": pa.nulls(len(urls), pa.string()),
         }
         return pa.table(columns, schema=KEYED_PAIRS)
@@ -196,12 +197,11 @@ class PageRows:
         urls = urls.filter(pa.array(is_drop))
         places = pc.cast(pa.array(offsets[is_drop]), pa.string())
         details = pc.binary_join_element_wise(f"{self._source}@", places, ": ", urls, "")
-        columns = {
-            "pair_id": pa.nulls(len(urls), pa.string()),
-            "reason": _REASONS.take(pa.array(kinds[is_drop] - NO_CAPTION_ROW)),
-            "detail": pc.utf8_slice_codeunits(details, 0, MAX_DETAIL_CHARACTERS),
-        }
-        return pa.table(columns, schema=schemas.DROPS)
+        return drop_rows(
+            pa.nulls(len(urls), pa.string()),
+            _REASONS.take(pa.array(kinds[is_drop] - NO_CAPTION_ROW)),
+            pc.utf8_slice_codeunits(details, 0, MAX_DETAIL_CHARACTERS),
+        )
 
 
 def split_base(base: str | None) -> tuple[Bytes, npt.NDArray[np.int64]]:

@@ -7,6 +7,7 @@ import pyarrow as pa
 from pipeline import schemas
 from pipeline.inputs.captures import Capture
 from pipeline.inputs.pairs import Reference, Skipped, pair_ids
+from pipeline.runtime.drops import drop_rows
 
 KEYED_PAIRS = schemas.PAIRS.append(schemas.SOURCE_KEYS.field("key").with_nullable(True))
 MAX_DETAIL_CHARACTERS = 400
@@ -29,16 +30,14 @@ def tabulate(rows: Sequence[Reference | Skipped | Capture], source: str) -> Chun
             "page_url": [r.page_url for r in references],
             "source": [source] * len(references),
             "source_offset": [r.offset for r in references],
+            "blur_boxes": [r.blur_boxes for r in references],
             "key": [r.key for r in references],
         },
         schema=KEYED_PAIRS,
     )
-    drops = pa.table(
-        {
-            "pair_id": [s.pair_id for s in skipped],
-            "reason": [s.reason for s in skipped],
-            "detail": [f"{source}@{s.offset}: {s.seen}"[:MAX_DETAIL_CHARACTERS] for s in skipped],
-        },
-        schema=schemas.DROPS,
+    drops = drop_rows(
+        [s.pair_id for s in skipped],
+        [s.reason for s in skipped],
+        [f"{source}@{s.offset}: {s.seen}"[:MAX_DETAIL_CHARACTERS] for s in skipped],
     )
     return pairs, drops, [row for row in rows if isinstance(row, Capture)]

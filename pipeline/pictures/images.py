@@ -1,32 +1,41 @@
-"""Decode pictures nobody vouches for, once, and what follows from the pixels: hashes, resizing, JPEG.
+"""Decode pictures nobody vouches for, once, and what follows from the pixels: hashes, resizing, encoding.
 
 Plain JPEG goes through simplejpeg, about twice as fast here; everything else, and JPEG it cannot
 take, through Pillow. Both use the same DCT and upsampling, so the pixels are the same.
 """
 
 import io
+import math
 import re
 import struct
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import simplejpeg
 import xxhash
 from PIL import Image, UnidentifiedImageError
 
-MIN_PDQ_SIDE = 64
-"""Smaller side below which PDQ is blind: it reduces any picture to 64x64 before it looks."""
+from pipeline.pictures.flat import raw_mode, to_rgb
+from pipeline.pictures.jpeg_headers import exif_orientation, has_more_scans, read_blocks
+from pipeline.pictures.orientation import Pixels as Pixels
+from pipeline.pictures.orientation import turn_upright
+from pipeline.pictures.profiles import find_profile
 
-PDQ_SIDE = 512
-"""Longer side to which larger pictures are reduced before PDQ: 72 ms instead of 10 at 2000x1500."""
+HASHED_SIDE = 512
+"""Shorter side that pictures keep at least when they are decoded for their hashes, on a reduced scale or not."""
+
+MIN_PDQ_SIDE, ENLARGED_SIDE = 64, 128
+"""Sides below the first are enlarged to the second before PDQ, which looks at 64x64 samples."""
 
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has about ten scans; each more costs a pass over all pixels for a few bytes."""
 
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-"""RGB, [height, width, 3]."""
+MAX_PIXELS_PER_BYTE = 1000
+"""600 photographs had up to 13, and flat RGB PNG has 340; blank ones of a palette or 1 bit have more."""
+
+SMALL_PIXELS = 1 << 20
+"""Pictures of up to so many pixels may be as blank as they like."""
 
 _FORMATS = {
     "JPEG": "jpeg",
@@ -39,18 +48,6 @@ _FORMATS = {
     "AVIF": "avif",
 }
 _OPENED_AS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-
-_ORIENTATION = 0x0112
-_TURNS: dict[int, tuple[bool, int]] = {
-    # EXIF orientation: (mirrored left to right first, quarter turns anticlockwise after that)
-    2: (True, 0),
-    3: (False, 2),
-    4: (True, 2),
-    5: (True, 1),
-    6: (False, 3),
-    7: (True, 3),
-    8: (False, 1),
-}
 
 
 class ImageRefused(Exception):
@@ -73,37 +70,40 @@ class Picture:
 
     Attributes:
         format: by content: jpeg, png, webp, gif, bmp, tiff or avif.
-        rgb: [height, width, 3].
+        width, height: upright, as the file has it.
+        rgb: [height, width, 3], or less of both where it was decoded at a reduced scale.
+        orientation: how the file's own pixels lie, as EXIF numbers it; 1 is upright.
+        profile: colour profile that the pixels are of; empty where that is sRGB.
         is_plain: whether any reader of the file sees these pixels: upright, opaque, one frame, 8 bits
-            of grey or RGB.
+            of grey or RGB, in sRGB.
     """
 
     format: str
+    width: int
+    height: int
     rgb: Pixels
+    orientation: int
+    profile: bytes
     is_plain: bool
 
     @property
-    def width(self) -> int:
-        """Pixels from left to right."""
-        return int(self.rgb.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Pixels from top to bottom."""
-        return int(self.rgb.shape[0])
+    def is_reduced(self) -> bool:
+        """Whether `rgb` has fewer pixels than the file."""
+        return bool(self.rgb.shape[:2] != (self.height, self.width))
 
 
 def decode(data: bytes, *, max_pixels: int = 50_000_000, short_side: int = 0) -> Picture:
     """Decode any supported format to upright RGB; the header is checked before a pixel is decoded.
 
-    Colour profiles are ignored, as CLIP's own loader does. 16-bit channels keep their high byte.
+    16-bit channels keep their high byte. Printing inks are converted by their profile; other profiles
+    are handed on with the pixels, and gamma chunks of PNG ignored.
 
     Args:
-        short_side: where positive, a JPEG may be decoded at a reduced DCT scale that leaves both
-            sides at least this long; faster, and `width` and `height` are then the reduced ones.
+        short_side: where positive, a JPEG is decoded at half its size or less where that leaves both
+            sides at least this long. HASHED_SIDE gives the pixels that `pixel_hash` and `pdq` are of.
 
     Raises:
-        ImageRefused: not_an_image, truncated_image, broken_image or too_many_pixels.
+        ImageRefused: not_an_image, truncated_image, broken_image, too_many_pixels or too_compressed.
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg(data, max_pixels, short_side)
@@ -113,29 +113,36 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, short_side: int = 0) ->
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, short_side: int) -> Picture:
-    scans = data.count(b"\xff\xda")
-    if scans > MAX_JPEG_SCANS:
-        raise ImageRefused("broken_image", f"{scans} JPEG scans, at most {MAX_JPEG_SCANS} are read")
+    if has_more_scans(data, MAX_JPEG_SCANS):
+        raise ImageRefused("broken_image", f"more than {MAX_JPEG_SCANS} JPEG scans")
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return _decode_with_pillow(data, max_pixels)
-    _check_pixels(width, height, max_pixels)
+    _check_pixels(width, height, len(data), max_pixels)
     if colours in ("CMYK", "YCCK"):
         return _decode_with_pillow(data, max_pixels)
     try:
+        # Between full and half size libjpeg has no vector code and takes longer than for all pixels.
         rgb = simplejpeg.decode_jpeg(
             data,
             fastdct=False,
             fastupsample=False,
             min_height=short_side or height,
             min_width=short_side or width,
+            min_factor=2 if short_side else 1,
         )
     except ValueError as error:
         _refuse_damage(str(error))
         return _decode_with_pillow(data, max_pixels)
-    orientation = exif_orientation(_jpeg_exif(data))
-    return Picture("jpeg", turn_upright(rgb, orientation), is_plain=orientation == 1)
+    blocks = read_blocks(data)
+    orientation = exif_orientation(blocks.exif)
+    profile = find_profile(blocks.profile, "L" if colours == "Gray" else "RGB")
+    if orientation >= 5:
+        width, height = height, width
+    upright = turn_upright(rgb, orientation)
+    is_plain = orientation == 1 and not profile and not blocks.names_more_pictures
+    return Picture("jpeg", width, height, upright, orientation, profile, is_plain=is_plain)
 
 
 def _refuse_damage(message: str) -> None:
@@ -150,12 +157,15 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Picture:
     _ignore_pillow_warnings()
     try:
         with Image.open(io.BytesIO(data), formats=_OPENED_AS) as image:
-            _check_pixels(image.width, image.height, max_pixels)
+            _check_pixels(image.width, image.height, len(data), max_pixels)
+            kind, raw = _FORMATS[image.format or ""], raw_mode(image)
+            turned = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1)
             image.load()
-            rgb = _to_rgb(image)
-            orientation = exif_orientation(image.info.get("exif", b""))
-            kind = _FORMATS[image.format or ""]
-            is_plain = _is_plain(image) and orientation == 1
+            orientation = (
+                turned if kind == "tiff" else exif_orientation(image.info.get("exif", b""))
+            )
+            is_plain = _is_plain(image) and ";16" not in raw and orientation == 1
+            rgb, profile = to_rgb(image, raw)
     except ImageRefused:
         raise
     except UnidentifiedImageError as error:
@@ -169,7 +179,10 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Picture:
         raise ImageRefused(reason, _one_line(error)) from error
     # Pillow itself turns a TIFF upright when it loads it.
     upright = rgb if kind == "tiff" else turn_upright(rgb, orientation)
-    return Picture(kind, upright, is_plain=is_plain)
+    height, width = upright.shape[:2]
+    return Picture(
+        kind, width, height, upright, orientation, profile, is_plain=is_plain and not profile
+    )
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -177,6 +190,7 @@ def _is_plain(image: Image.Image) -> bool:
     return is_still and image.mode in _PLAIN_MODES and not image.has_transparency_data
 
 
+_ORIENTATION = 0x0112
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 
 
@@ -194,6 +208,8 @@ def _refusal_of_unknown(data: bytes) -> ImageRefused:
     for mark, name in ((b"<svg", "svg"), (b"<!doctype html", "html"), (b"<html", "html")):
         if mark in start:
             return ImageRefused("not_an_image", name)
+    if data[4:8] == b"ftyp" and _ends_inside_a_box(data):
+        return ImageRefused("truncated_image", "the file ends inside a box of ISO media")
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return ImageRefused("broken_image", f"begins as {name}, but the header is unreadable")
@@ -205,12 +221,26 @@ _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"RIFF", "webp"),
     (b"GIF8", "gif"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
 )
 
 
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+def _ends_inside_a_box(data: bytes) -> bool:
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size < 8:
+            return False
+        at += size
+    return at > len(data)
+
+
+def _check_pixels(width: int, height: int, size: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageRefused("too_many_pixels", f"{width}x{height}, at most {max_pixels:,} are read")
+    if width * height > max(SMALL_PIXELS, MAX_PIXELS_PER_BYTE * size):
+        raise ImageRefused("too_compressed", f"{width}x{height} in {size:,} bytes")
 
 
 def _check_webp_header(data: bytes, max_pixels: int) -> None:
@@ -218,61 +248,9 @@ def _check_webp_header(data: bytes, max_pixels: int) -> None:
     if data[12:16] == b"VP8X" and len(data) >= 30:
         width = int.from_bytes(data[24:27], "little") + 1
         height = int.from_bytes(data[27:30], "little") + 1
-        _check_pixels(width, height, max_pixels)
+        _check_pixels(width, height, len(data), max_pixels)
     if len(data) < int.from_bytes(data[4:8], "little") + 8:
         raise ImageRefused("truncated_image", f"{len(data)} bytes, its header announces more")
-
-
-def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode == "F":
-        raise ImageRefused("broken_image", "floating-point pixels")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.int64).clip(0, 0xFFFF) >> 8).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(grey[:, :, None], (*grey.shape, 3)))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        image = Image.alpha_composite(page, layer)
-    return np.array(image.convert("RGB"))
-
-
-def _jpeg_exif(data: bytes) -> bytes:
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return data[at + 4 : at + 2 + length]
-        if marker == 0xDA or length < 2:
-            return b""
-        at += 2 + length
-    return b""
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Return the orientation an EXIF block asks for, 1 to 8; 1 (upright) where it is broken."""
-    block = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", block, 4)
-        (entries,) = struct.unpack_from(f"{order}H", block, directory)
-        for entry in range(entries):
-            at = directory + 2 + 12 * entry
-            tag, kind, count, value = struct.unpack_from(f"{order}HHIH", block, at)
-            if (tag, kind, count) == (_ORIENTATION, 3, 1):
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        return 1
-    return 1
-
-
-def turn_upright(rgb: Pixels, orientation: int) -> Pixels:
-    """Undo an EXIF orientation."""
-    if orientation not in _TURNS:
-        return rgb
-    mirrored, quarters = _TURNS[orientation]
-    return np.ascontiguousarray(np.rot90(rgb[:, ::-1] if mirrored else rgb, quarters))
 
 
 def pixel_hash(rgb: Pixels) -> str:
@@ -283,31 +261,43 @@ def pixel_hash(rgb: Pixels) -> str:
     return digest.hexdigest()
 
 
-def pdq(rgb: Pixels) -> tuple[bytes, int] | None:
-    """Return the PDQ hash, 32 bytes, and its quality, 0 to 100.
-
-    None if the smaller side is below MIN_PDQ_SIDE. Pictures with a longer side over PDQ_SIDE are
-    reduced to that by averaging first, but no further than a smaller side of MIN_PDQ_SIDE.
-    """
-    # Here, because reading pictures, as the trainer does, needs no PDQ.
-    import pdqhash
+def pdq(rgb: Pixels) -> tuple[bytes, int]:
+    """Return the PDQ hash, 32 bytes, and its quality, 0 to 100."""
+    # Here, because reading pictures, as the trainer does, needs no compiled loops.
+    from pipeline.pictures.pdq import hash_pixels
 
     height, width = rgb.shape[:2]
     if min(height, width) < MIN_PDQ_SIDE:
-        return None
-    scale = max(PDQ_SIDE / max(height, width), MIN_PDQ_SIDE / min(height, width))
-    if scale < 1:
-        reduced = (round(width * scale), round(height * scale))
-        rgb = np.array(Image.fromarray(rgb).resize(reduced, Image.Resampling.BOX))
-    bits, quality = pdqhash.compute(np.require(rgb, requirements=["C", "W"]))
-    return np.packbits(bits.astype(np.uint8)).tobytes(), int(quality)
+        size = [side if side >= MIN_PDQ_SIDE else ENLARGED_SIDE for side in (width, height)]
+        image = Image.fromarray(np.ascontiguousarray(rgb))
+        rgb = np.asarray(image.resize((size[0], size[1]), Image.Resampling.BICUBIC))
+    return hash_pixels(rgb)
 
 
 def resize(rgb: Pixels, *, width: int, height: int) -> Pixels:
-    """Return the picture at a smaller size, antialiased; the same bits on any machine."""
-    # To short side 256 from 500x375: Hamming 1.3 ms, bicubic 2.2 and hardly sharper.
-    image = Image.fromarray(rgb)
-    return np.array(image.resize((width, height), Image.Resampling.HAMMING, reducing_gap=3.0))
+    """Return the picture at another size, antialiased."""
+    from pipeline.pictures.resampling import resample
+
+    return resample(rgb, width, height)
+
+
+_LONGEST_SIDES = {"jpg": 65_500, "webp": 16_383}
+
+
+def encode(rgb: Pixels, kind: str, quality: int) -> bytes:
+    """Return the file of a picture: "jpg", see `encode_jpeg`; "webp", lossy; or "png", whatever the quality.
+
+    Raises:
+        ImageRefused: too_long.
+    """
+    if max(rgb.shape) > _LONGEST_SIDES.get(kind, math.inf):
+        raise ImageRefused("too_long", f"{rgb.shape[1]}x{rgb.shape[0]} as {kind}")
+    if kind == "jpg":
+        return encode_jpeg(rgb, quality)
+    file = io.BytesIO()
+    options = {"quality": quality} if kind == "webp" else {}
+    Image.fromarray(np.ascontiguousarray(rgb)).save(file, kind, **options)
+    return file.getvalue()
 
 
 def encode_jpeg(rgb: Pixels, quality: int) -> bytes:

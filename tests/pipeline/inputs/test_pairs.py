@@ -1,9 +1,18 @@
+import pyarrow as pa
 import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inputs.pairs import Reference, Skipped, hash_pair, make_reference, pair_ids, readable
+from pipeline.inputs.pairs import (
+    Reference,
+    Skipped,
+    hash_pair,
+    make_reference,
+    pair_id_halves,
+    pair_ids,
+    readable,
+)
 from pipeline.pages.urls import Address
 
 
@@ -26,6 +35,23 @@ def test_the_pair_id_is_the_hash_that_the_design_names() -> None:
 
 def test_url_and_caption_do_not_run_into_each_other() -> None:
     assert hash_pair("ab", "c") != hash_pair("a", "bc")
+
+
+def test_pair_ids_are_read_from_a_slice() -> None:
+    ids = pa.chunked_array([pa.array([f"{n:032x}" for n in (1, 2**64 + 5, 3)])[1:]])
+    high, low = pair_id_halves(ids)
+    assert (high.tolist(), low.tolist()) == ([1, 0], [5, 3])
+
+
+@given(st.lists(st.lists(st.integers(0, 2**128 - 1), max_size=3), max_size=3))
+def test_the_halves_of_ids_are_their_upper_and_lower_bits(chunks: list[list[int]]) -> None:
+    numbers = [number for chunk in chunks for number in chunk]
+    ids = pa.chunked_array([[f"{n:032x}" for n in chunk] for chunk in chunks], pa.string())
+    high, low = pair_id_halves(ids)
+    assert (high.tolist(), low.tolist()) == (
+        [n >> 64 for n in numbers],
+        [n % 2**64 for n in numbers],
+    )
 
 
 @pytest.mark.parametrize("caption", [None, "", " \n\t\u00a0"])

@@ -41,10 +41,11 @@ def lines(text: str | bytes, choice: ColumnChoice = ANY) -> list[Reference | Ski
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["URL", "TEXT"], ("URL", "TEXT", None, None)),
-        (["id", "image_url", "alt", "page-url"], ("image_url", "alt", "page-url", None)),
-        (["uid", "url", "text", "caption"], ("url", "caption", None, "uid")),
-        (["TOP_CAPTION", "Image URL"], ("Image URL", "TOP_CAPTION", None, None)),
+        (["URL", "TEXT"], ("URL", "TEXT", None, None, None)),
+        (["id", "image_url", "alt", "page-url"], ("image_url", "alt", "page-url", None, None)),
+        (["uid", "url", "text", "caption"], ("url", "caption", None, "uid", None)),
+        (["TOP_CAPTION", "Image URL"], ("Image URL", "TOP_CAPTION", None, None, None)),
+        (["url", "text", "face_bboxes"], ("url", "text", None, None, "face_bboxes")),
     ],
 )
 def test_usual_names_are_recognised(names: list[str], expected: tuple[str, ...]) -> None:
@@ -64,6 +65,7 @@ def test_named_columns_win() -> None:
         (["url", "text"], ColumnChoice(url="zzz"), '"zzz".*--url-column'),
         (["url", "text"], ColumnChoice(caption="zzz"), '"zzz".*--caption-column'),
         (["url", "text"], ColumnChoice(key="zzz"), '"zzz".*--key-column'),
+        (["url", "text"], ColumnChoice(boxes="zzz"), '"zzz".*--boxes-column'),
         ([], ANY, "--url-column"),
     ],
 )

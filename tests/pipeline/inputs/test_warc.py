@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.ingest import REASONS
 from pipeline.inputs.crawls import read_crawl
-from tests.pipeline.archives import members, outline, places, read_tables, record, response
+from tests.pipeline.archives import (
+    describe_page,
+    members,
+    outline,
+    places,
+    read_tables,
+    record,
+    response,
+)
 
 PAGE = b"<img src=a.jpg alt='A dog'>"
 FOUND = "http://h.example/a.jpg"
@@ -31,6 +40,7 @@ def test_a_page_gives_its_images_with_the_records_offset() -> None:
             "page_url": "http://h.example/p",
             "source": "x",
             "source_offset": offset,
+            "blur_boxes": None,
         }
     ]
     assert drops.num_rows == 0
@@ -163,8 +173,35 @@ def test_any_damage_leaves_every_other_page_readable(data: st.DataObject) -> Non
     ]
 
 
+STARTS = (b"WARC/", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")
+PIECES = st.sampled_from(
+    [
+        *STARTS,
+        b"1.0\r\n",
+        b"\r\n",
+        b"WARC-Type: response\r\n",
+        b"Content-Length: 7\r\n",
+        PAGES[0],
+        PAGES[1][:-9],
+        REQUEST,
+        members(PAGES[2]),
+        members(PAGES[3])[:-9],
+        describe_page("<img src=a.jpg alt='A dog'>", "http://h.example/p"),
+    ]
+)
+
+
 @pytest.mark.parametrize("kind", ["warc", "wat"])
-@given(data=st.binary(max_size=400))
-def test_any_bytes_end(kind: Literal["warc", "wat"], data: bytes) -> None:
-    for _ in read_crawl(io.BytesIO(b"WARC/1.0\r\n" + data), kind, "x", 1000):
-        pass
+@given(pieces=st.lists(PIECES | st.binary(max_size=40), max_size=9))
+def test_of_any_bytes_pairs_and_drops_come_in_order_with_the_place_they_stood_at(
+    kind: Literal["warc", "wat"], pieces: list[bytes]
+) -> None:
+    data = b"".join(pieces)
+    pairs, drops = read_tables(data, kind)
+    found = pairs.column("source_offset").to_pylist()
+    dropped = [offset for _, offset in places(drops)]
+    assert found == sorted(found)
+    assert dropped == sorted(dropped)
+    assert all(data.startswith(STARTS, offset) for offset in found)
+    assert all(0 <= offset < len(data) for offset in dropped)
+    assert set(drops.column("reason").to_pylist()) <= REASONS.keys()
