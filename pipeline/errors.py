@@ -7,6 +7,7 @@ WitmillError
 ├── MissingInput      an earlier stage has not finished, or is out of date
 ├── CorruptWorkspace  a file of the workspace is not what its manifest says
 ├── StorageError      a path cannot be read or written
+├── NetworkDown       the web cannot be reached; no task can go on
 ├── AccountingError   rows in are not rows out plus drops: a fault of the stage
 └── TaskFailed        tasks failed; names them, keeps the first cause
 """
@@ -37,7 +38,13 @@ class CorruptWorkspace(WitmillError):
 
 
 class StorageError(WitmillError):
-    """A path cannot be read or written."""
+    """A path cannot be read or written; `errno` is the system's number for why, if there is one."""
+
+    errno: int | None = None
+
+
+class NetworkDown(WitmillError):
+    """The web cannot be reached: what every other task would find, too, so none is begun."""
 
 
 class AccountingError(WitmillError):

@@ -10,17 +10,24 @@ from rich.text import Text
 
 from pipeline import schemas
 from pipeline.runtime.manifest import MAIN, Manifest
+from pipeline.runtime.run_folder import started_before
 from pipeline.runtime.workspace import Workspace
 from pipeline.stages import STAGES
+
+SHOWN_HOSTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageStatus:
-    """One line of the funnel; `state` is "done", "out of date" or "not run"."""
+    """One line of the funnel; `notes` come below.
+
+    `state` is "done", "out of date", "unfinished" (at work, or interrupted) or "not run".
+    """
 
     name: str
     state: str
     manifest: Manifest | None
+    notes: tuple[str, ...] = ()
 
 
 def read_status(workspace: Workspace) -> list[StageStatus]:
@@ -30,13 +37,16 @@ def read_status(workspace: Workspace) -> list[StageStatus]:
         InputError: if there is no workspace.
     """
     workspace.require()
+    manifests = workspace.manifests(stage.name for stage in STAGES)
+    late = workspace.out_of_date(manifests)
     found = []
-    for stage in STAGES:
-        manifest = workspace.manifest(stage.name)
-        state = "not run"
-        if manifest is not None:
-            state = "out of date" if workspace.out_of_date(stage.name) else "done"
-        found.append(StageStatus(name=stage.name, state=state, manifest=manifest))
+    for name, manifest in manifests.items():
+        if manifest is None:
+            state = "not run" if started_before(workspace, name) is None else "unfinished"
+        else:
+            state = "out of date" if name in late else "done"
+        notes = _hosts(workspace, manifest) if name == "download" and manifest else ()
+        found.append(StageStatus(name=name, state=state, manifest=manifest, notes=notes))
     return found
 
 
@@ -54,17 +64,32 @@ def render(statuses: list[StageStatus], root: str) -> RenderableType:
         cells = _cells(status.manifest)
         name = status.name + (" *" if status.state == "out of date" else "")
         lines.append(Text(f"{name:<12}" + "".join(f"{cell:>11}" for cell in cells)))
-        lines += [Text(f"    {line}", "dim") for line in _reasons(status.manifest)]
+        below = [*_reasons(status.manifest), *status.notes]
+        lines += [Text(f"    {line}", "dim") for line in below]
     late = [status.name for status in statuses if status.state == "out of date"]
     if late:
         lines.append(Text(f"* out of date, run again: {', '.join(late)}", "yellow"))
     return Group(*lines)
 
 
+def _hosts(workspace: Workspace, manifest: Manifest) -> tuple[str, ...]:
+    asked = int(manifest.counters.get("hosts", 0))
+    if not asked:
+        return ()
+    answered = int(manifest.counters.get("hosts_answered", 0))
+    line = f"{answered:,} of {asked:,} hosts answered ({answered / asked:.1%})"
+    worst = [
+        f"{row['host']} {row['lost']:,} of {row['pairs']:,} ({row['reason']})"
+        for part in manifest.tables.get("worst_hosts", [])
+        for row in workspace.read(part, schemas.WORST_HOSTS).slice(0, SHOWN_HOSTS).to_pylist()
+    ]
+    return (line, f"most pairs lost at {', '.join(worst)}") if worst else (line,)
+
+
 def _cells(manifest: Manifest) -> list[str]:
     kept = f"{manifest.rows_out / manifest.rows_in:.1%}" if manifest.rows_in else "-"
-    # The time of a run that others had prepared says nothing about the rate.
-    is_whole = manifest.wall_seconds and not manifest.resumed_tasks
+    # The time of a run that others had prepared, or of a revision, says nothing about the rate.
+    is_whole = manifest.wall_seconds and not manifest.resumed_tasks and not manifest.revision
     rate = f"{manifest.rows_in / manifest.wall_seconds:,.0f}" if is_whole else "-"
     return [
         f"{manifest.rows_in:,}",

@@ -1,15 +1,18 @@
 """Which task to run next, which to try again, and what to say of those that failed for good."""
 
+import errno
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from pipeline.errors import StorageError, TaskFailed, WitmillError
+from pipeline.errors import NetworkDown, StorageError, TaskFailed, WitmillError
 
 Task = TypeVar("Task")
 
 ATTEMPTS = 3
+
+_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class WorkerDied(RuntimeError):
@@ -53,8 +56,10 @@ class Attempts(Generic[Task]):
 
     def failed(self, attempt: Attempt[Task], error: BaseException) -> None:
         """Put the task back if trying again may help, otherwise remember its failure."""
+        if _meets_all(error):
+            self._new = iter(())
         may_change = isinstance(error, StorageError) or not isinstance(error, WitmillError)
-        if may_change and attempt.number < ATTEMPTS:
+        if may_change and not _meets_all(error) and attempt.number < ATTEMPTS:
             following = replace(attempt, number=attempt.number + 1)
             (self._suspects if attempt.alone else self._again).append(following)
         else:
@@ -77,3 +82,9 @@ class Attempts(Generic[Task]):
         raise TaskFailed(
             f"{len(self._failures)} of {self._total} tasks failed ({names}{more}): {reason}"
         ) from first
+
+
+def _meets_all(error: BaseException) -> bool:
+    """Return whether other tasks, and the same one once more, would meet the error, too."""
+    of_disk = getattr(error, "errno", None) in _FULL_OR_FORBIDDEN
+    return of_disk or isinstance(error, NetworkDown)

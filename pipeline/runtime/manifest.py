@@ -15,6 +15,7 @@ FORMAT = 1
 MAIN = "main"
 DROPS = "drops"
 REPORT = "report"
+_FOR_READERS = (DROPS, REPORT, "hosts", "worst_hosts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class Manifest:
         files: state of each outside file that was read, by name.
         tables: files written, by table.
         schemas: columns of each table: name, type, meaning.
+        revision: times that the finished stage was taken up again.
         resumed_tasks: tasks that earlier, interrupted runs had finished.
         wall_seconds: of the run that finished the stage.
         cpu_seconds: of that run, and of the tasks of earlier ones.
@@ -80,6 +82,7 @@ class Manifest:
     schemas: Mapping[str, list[dict[str, str]]]
     versions: Mapping[str, str]
     resumed_tasks: int
+    revision: int = 0
     wall_seconds: float
     cpu_seconds: float
 
@@ -90,8 +93,8 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """Digest of everything the stage wrote for other stages: neither dropped rows nor a report."""
-        tables = {name: parts for name, parts in self.tables.items() if name not in (DROPS, REPORT)}
+        """Digest of everything the stage wrote for other stages, not of what only people read."""
+        tables = {name: parts for name, parts in self.tables.items() if name not in _FOR_READERS}
         return digest(
             {name: [(part.path, part.sha256) for part in parts] for name, parts in tables.items()}
         )
@@ -103,7 +106,10 @@ class Manifest:
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
         """Return the manifest written as `text`."""
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
         tables = {name: [Part(**part) for part in some] for name, some in values["tables"].items()}
         return cls(**{**values, "tables": tables})
 
@@ -112,6 +118,18 @@ def digest(value: object) -> str:
     """Return a sha256 over the JSON form of `value`, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def fingerprint_of(
+    stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], files: Mapping[str, Any]
+) -> str:
+    """Return what tells a stage's run from any other; see the attributes of `Manifest`.
+
+    Args:
+        settings: without those of pace.
+    """
+    basis = {"settings": settings, "inputs": inputs, "files": files}
+    return digest({"stage": stage, "format": FORMAT, **basis})
 
 
 def describe_schema(schema: pa.Schema) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ receipt beside each finished task, so that a killed run goes on from there. `Sta
 that rows in = rows out + drops and writes the manifest, last.
 """
 
-import json
 import os
 import platform
 import time
@@ -20,35 +19,48 @@ import pyarrow.parquet as pq
 
 import pipeline
 from pipeline import schemas
-from pipeline.errors import AccountingError, InputError
+from pipeline.errors import AccountingError, ConfigError
 from pipeline.runtime import manifest as manifests
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
-from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome, Part, digest
+from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome, Part
 from pipeline.runtime.progress import Progress, say
 from pipeline.runtime.receipts import Job, read_receipts, run_job
+from pipeline.runtime.run_folder import (
+    RUN,
+    clear,
+    difference,
+    is_being_revised,
+    note_start,
+    started_before,
+    tidy,
+)
 from pipeline.runtime.settings import Settings, pace_settings
 from pipeline.runtime.workspace import MANIFEST, Workspace
 
 Task = TypeVar("Task")
 
 SAMPLED_DROPS = 100
-_RUN = "_run"
-_BEGUN = f"{_RUN}/begun.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOutput:
-    """Where task `index` of a stage writes, and how it reads."""
+    """Where task `index` of a stage writes, and how it reads.
+
+    Attributes:
+        revision: of the stage; later ones write under names of their own, see `revise`.
+    """
 
     workspace: Workspace
     stage: str
     index: int
+    revision: int = 0
 
     def name(self, suffix: str, table: str = MAIN) -> str:
         """Return this task's file of `table`, relative to the workspace: `STAGE/[TABLE/]NNNNN.SUFFIX`."""
         folder = self.stage if table == MAIN else f"{self.stage}/{table}"
-        return f"{folder}/{self.index:05d}.{suffix}"
+        revised = f"-{self.revision}" if self.revision else ""
+        return f"{folder}/{self.index:05d}{revised}.{suffix}"
 
     def read(self, part: Part, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
         """See `Workspace.read`."""
@@ -64,6 +76,7 @@ class TaskOutput:
         side: Mapping[str, tuple[pa.Table, pa.Schema]] | None = None,
         files: Mapping[str, list[Part]] | None = None,
         counters: Mapping[str, float] | None = None,
+        every_drop: bool = False,
     ) -> Outcome:
         """Write the kept rows, the drops and side tables; return the task's outcome.
 
@@ -72,12 +85,13 @@ class TaskOutput:
             drops: DROPS, one row per dropped row.
             side: further tables by name, each with its schema.
             files: files already written, by table, such as tars.
+            every_drop: keep all dropped rows, also where the workspace keeps a sample.
         """
         parts = {MAIN: [self.workspace.write(self.name("parquet"), kept, schema)], **(files or {})}
         reasons = drops.column("reason").value_counts().to_pylist()
         for table, (rows, columns) in {
             **(side or {}),
-            DROPS: (self._sampled(drops), schemas.DROPS),
+            DROPS: (drops if every_drop else self._sampled(drops), schemas.DROPS),
         }.items():
             if rows.num_rows:
                 parts[table] = [self.workspace.write(self.name("parquet", table), rows, columns)]
@@ -105,6 +119,7 @@ class StageRun:
 
     Attributes:
         done: the manifest, if the stage had finished before with the same fingerprint; nothing is to do.
+        revision: times that the stage, once finished, was taken up again, see `revise`.
     """
 
     name: str
@@ -114,6 +129,7 @@ class StageRun:
     inputs: Mapping[str, Manifest]
     files: Mapping[str, Any]
     done: Manifest | None
+    revision: int = 0
     _begun: float = field(default_factory=time.monotonic)
     _cpu_begun: float = field(default_factory=time.process_time)
     _worker_cpu_seconds: float = 0.0
@@ -132,14 +148,16 @@ class StageRun:
 
     def output(self, index: int) -> TaskOutput:
         """Return where task `index` writes."""
-        return TaskOutput(workspace=self.workspace, stage=self.name, index=index)
+        return TaskOutput(
+            workspace=self.workspace, stage=self.name, index=index, revision=self.revision
+        )
 
     def scratch(self, name: str) -> str:
         """Return a folder for intermediate files, removed when the stage finishes.
 
         Its path differs for every fingerprint, so a worker may cache what it read by path.
         """
-        folder = self.workspace.path(self.name, _RUN, self.fingerprint[:12], name)
+        folder = self.workspace.path(self.name, RUN, self.fingerprint[:12], name)
         storage.make_folder(folder)
         return folder
 
@@ -157,7 +175,7 @@ class StageRun:
         Raises:
             TaskFailed: naming the tasks that failed, after the others have ended.
         """
-        folder = self.workspace.path(self.name, _RUN, "receipts")
+        folder = self.workspace.path(self.name, RUN, "receipts")
         receipts = read_receipts(folder, step)
         self._resumed_tasks += len(receipts)
         jobs = [
@@ -176,7 +194,7 @@ class StageRun:
 
     def outcomes(self, step: str) -> dict[int, Outcome]:
         """Return what the tasks of a step that have finished did, by index."""
-        folder = self.workspace.path(self.name, _RUN, "receipts")
+        folder = self.workspace.path(self.name, RUN, "receipts")
         return {i: receipt.outcome for i, receipt in read_receipts(folder, step).items()}
 
     def write_table(self, name: str, table: pa.Table, schema: pa.Schema) -> Part:
@@ -220,12 +238,13 @@ class StageRun:
             tables={name: sorted(parts, key=_place) for name, parts in tables.items()},
             schemas={name: self._schema_of(parts) for name, parts in tables.items() if parts},
             versions=_versions(),
+            revision=self.revision,
             resumed_tasks=self._resumed_tasks,
             wall_seconds=round(time.monotonic() - self._begun, 3),
             cpu_seconds=round(self._worker_cpu_seconds + time.process_time() - self._cpu_begun, 3),
         )
         storage.write_bytes(self.workspace.path(self.name, MANIFEST), manifest.to_json().encode())
-        _tidy(self.workspace, self.name)
+        tidy(self.workspace, manifest)
         if rows_in and not rows_out:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in manifest.drops.items())
             say(f"{self.name:<10} keeps nothing: {reasons}")
@@ -276,6 +295,65 @@ def begin(
         StorageError: if one of `files` is not there.
         InputError: if the stage's folder holds files of somebody else.
     """
+    run, basis = _describe(name, config, workspace, reads, files)
+    present = workspace.manifest(name)
+    if present is not None and present.fingerprint == run.fingerprint:
+        run.done = workspace.finished(name)
+        if not is_being_revised(workspace, present):
+            tidy(workspace, present)
+        say(f"{name:<10} is done: {present.rows_out:,} rows; nothing has changed since")
+        return run
+    started = {
+        "fingerprint": run.fingerprint,
+        "drops": workspace.drops,
+        "witmill": pipeline.__version__,
+        **basis,
+    }
+    before = started_before(workspace, name)
+    if present is None and before == started:
+        return run
+    if present is not None or before is not None:
+        seen = asdict(present) if present else before or {}
+        say(f"{name:<10} is built anew, because {difference(seen, basis)} changed")
+    clear(workspace, name, is_ours=present is not None or before is not None)
+    note_start(workspace, name, started)
+    return run
+
+
+def reopen(
+    name: str,
+    config: Settings,
+    workspace: Workspace,
+    *,
+    reads: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+) -> StageRun:
+    """Return stage `name`, which has finished with the same fingerprint, so that it may be revised.
+
+    Raises:
+        MissingInput: if it has not finished, or a stage in `reads` has not or is out of date.
+        ConfigError: if it was made from something else.
+    """
+    run, basis = _describe(name, config, workspace, reads, files)
+    run.done = workspace.finished(name)
+    if run.done.fingerprint != run.fingerprint:
+        raise ConfigError(
+            f"{name} in {workspace.root} was not made from this: {difference(asdict(run.done), basis)} "
+            "changed; expected the settings and files that it was made from"
+        )
+    if not is_being_revised(workspace, run.done):
+        tidy(workspace, run.done)
+    return run
+
+
+def _describe(
+    name: str,
+    config: Settings,
+    workspace: Workspace,
+    reads: Sequence[str],
+    files: Mapping[str, str] | None,
+) -> tuple[StageRun, dict[str, Any]]:
+    """Return a stage's run and what its fingerprint covers."""
     workspace.prepare()
     inputs = {stage: workspace.finished(stage) for stage in reads}
     basis = {
@@ -283,87 +361,21 @@ def begin(
         "inputs": {stage: manifest.content for stage, manifest in inputs.items()},
         "files": {file: asdict(storage.stamp(path)) for file, path in (files or {}).items()},
     }
-    fingerprint = digest({"stage": name, "format": manifests.FORMAT, **basis})
     run = StageRun(
         name=name,
         workspace=workspace,
-        fingerprint=fingerprint,
+        fingerprint=manifests.fingerprint_of(name, **basis),
         settings=config.model_dump(mode="json"),
         inputs=inputs,
         files=basis["files"],
         done=None,
     )
-    present = workspace.manifest(name)
-    if present is not None and present.fingerprint == fingerprint:
-        run.done = workspace.finished(name)
-        _tidy(workspace, name)
-        say(f"{name:<10} is done: {present.rows_out:,} rows; nothing has changed since")
-        return run
-    started = {
-        "fingerprint": fingerprint,
-        "drops": workspace.drops,
-        "witmill": pipeline.__version__,
-        **basis,
-    }
-    before = _started_before(workspace, name)
-    if present is None and before == started:
-        return run
-    if present is not None or before is not None:
-        seen = asdict(present) if present else before or {}
-        say(f"{name:<10} is built anew, because {_difference(seen, basis)} changed")
-    _clear(workspace, name, is_ours=present is not None or before is not None)
-    storage.write_bytes(workspace.path(name, _BEGUN), json.dumps(started).encode())
-    return run
-
-
-def _started_before(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    path = workspace.path(name, _BEGUN)
-    if not storage.exists(path):
-        return None
-    started: dict[str, Any] = json.loads(storage.read_bytes(path))
-    return started
-
-
-def _clear(workspace: Workspace, name: str, *, is_ours: bool) -> None:
-    folder = workspace.path(name)
-    present = storage.list_inside(folder)
-    if present and not is_ours:
-        raise InputError(
-            f"{folder} holds files that no witmill run wrote, such as {present[0]}; "
-            "move them or choose another workspace"
-        )
-    # Deleting takes time and may be cut off anywhere: first of all, nothing counts as begun or done.
-    storage.remove(workspace.path(name, MANIFEST))
-    nothing: dict[str, Any] = {"fingerprint": None, "settings": {}, "inputs": {}, "files": {}}
-    storage.write_bytes(workspace.path(name, _BEGUN), json.dumps(nothing).encode())
-    for path in present:
-        if not path.endswith(_BEGUN):
-            storage.remove(path)
-
-
-def _tidy(workspace: Workspace, name: str) -> None:
-    storage.remove(workspace.path(name, _RUN))
-    for path in storage.list_unfinished(workspace.path(name)):
-        storage.remove(path)
+    return run, basis
 
 
 def _place(part: Part) -> tuple[int, str]:
     # Numbers of six digits come after those of five.
     return len(part.path), part.path
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    changed = []
-    for name, value in now["settings"].items():
-        if name not in before["settings"] or before["settings"][name] != value:
-            changed.append(f"setting {name} ({before['settings'].get(name)!r}, now {value!r})")
-    for kind, about in (("inputs", "stage"), ("files", "file")):
-        names = sorted({*before[kind], *now[kind]})
-        changed += [f"{about} {n}" for n in names if before[kind].get(n) != now[kind].get(n)]
-    if not changed:
-        return "the version or the way of keeping drops"
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return ", ".join(changed[:3]) + more
 
 
 def _add_up(total: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -161,9 +161,11 @@ def storage_errors(action: str, path: str) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else _first_line(error)
         advice = _ADVICE.get(error.errno or 0)
-        raise StorageError(
+        failure = StorageError(
             f"cannot {action} {path}: {reason}" + (f"; {advice}" if advice else "")
-        ) from error
+        )
+        failure.errno = error.errno
+        raise failure from error
 
 
 def exists(path: str) -> bool:
@@ -288,6 +290,26 @@ def remove(path: str) -> None:
             system.delete_file(inner)
 
 
+def move(path: str, target: str) -> None:
+    """Give the file at `path` the name `target`, in place of what stood there."""
+    make_folder(parent(target))
+    system, inner = filesystem(path)
+    with storage_errors("move", path):
+        system.move(inner, filesystem(target)[1])
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether `path` means files by `*`, `?` or `[...]`, and is not itself the name of one."""
+    return glob.has_magic(path) and not exists(path)
+
+
+def fixed_folder(pattern: str) -> str:
+    """Return the folder of all files that `pattern` can mean."""
+    steps = pattern.split("/")
+    first = next(i for i, step in enumerate(steps) if glob.has_magic(step))
+    return "/".join(steps[:first]) or ("/" if pattern.startswith("/") else ".")
+
+
 def list_files(path: str) -> list[str]:
     """Return the files that `path` means, sorted: itself, a folder's, all levels down, or a glob's.
 
@@ -298,19 +320,19 @@ def list_files(path: str) -> list[str]:
     """
     if is_http(path):
         return [path]
-    is_pattern = glob.has_magic(path) and not exists(path)
-    base = _fixed_folder(path) if is_pattern else path
+    by_pattern = is_pattern(path)
+    base = fixed_folder(path) if by_pattern else path
     system, inner = filesystem(base)
     with storage_errors("look at", base):
         info = system.get_file_info(inner)
-        if info.is_file and not is_pattern:
+        if info.is_file and not by_pattern:
             return [path]
         if info.type == fs.FileType.NotFound:
             raise StorageError(f"{path} does not exist; expected a file, a folder or a pattern")
         inside = system.get_file_info(fs.FileSelector(inner, recursive=True))
     found = [i.path[len(inner) :].lstrip("/") for i in inside if i.is_file]
     visible = sorted(name for name in found if not _is_hidden(name))
-    if is_pattern:
+    if by_pattern:
         pattern = path.removeprefix(base).lstrip("/")
         visible = [name for name in visible if _matches(name, pattern)]
     if not visible:
@@ -362,12 +384,6 @@ def local_copy(path: str) -> Iterator[str]:
             ):
                 shutil.copyfileobj(source, target, COPY_BYTES)
         yield copy
-
-
-def _fixed_folder(pattern: str) -> str:
-    steps = pattern.split("/")
-    first = next(i for i, step in enumerate(steps) if glob.has_magic(step))
-    return "/".join(steps[:first]) or ("/" if pattern.startswith("/") else ".")
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,132 +1,45 @@
 import hashlib
-import io
+import itertools
 import os
 import re
+import resource
 import signal
+import socket
 import sys
 import tarfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import xxhash
-from PIL import Image
 
 from pipeline import download, ingest, schemas
+from pipeline.catalog import query_table
 from pipeline.download import DownloadConfig
+from pipeline.downloading.turns import Turns
+from pipeline.downloading.via_img2dataset import Refusal, download_all
 from pipeline.errors import ConfigError, InputError, StorageError, TaskFailed
 from pipeline.ingest import IngestConfig
 from pipeline.pictures import images
-from pipeline.pictures.images import ImageRefused, decode
-from pipeline.pictures.stored import examine, fit
-from pipeline.pictures.via_img2dataset import Refusal, download_all
+from pipeline.pictures.images import decode
 from pipeline.runtime.executor import InlineExecutor
-from pipeline.runtime.settings import Settings, read_settings
-from pipeline.runtime.stage import begin
+from pipeline.runtime.settings import read_settings
 from pipeline.runtime.workspace import Workspace
+from pipeline.status import print_status
 from tests.pipeline import archives
-
-
-def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def encoded(rgb: np.ndarray, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(rgb).save(file, kind, **options)
-    return file.getvalue()
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        with self.server.lock:
-            self.server.asked.append(self.path)
-        body = self.server.files.get(self.path)
-        self.send_response(200 if body is not None else 404)
-        self.send_header("Content-Length", str(len(body or b"")))
-        if self.path == "/private.jpg":
-            self.send_header("X-Robots-Tag", "img2dataset: noai")
-        self.end_headers()
-        self.wfile.write(body or b"")
-
-
-@pytest.fixture
-def web():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.asked, server.files = threading.Lock(), [], {}
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def pairs(urls: list[str], captions: list[str] | None = None) -> pa.Table:
-    captions = captions or [f"caption {i}" for i in range(len(urls))]
-    rows = [
-        {
-            "pair_id": xxhash.xxh3_128_hexdigest(f"{url}\0{caption}".encode()),
-            "url": url,
-            "caption": caption,
-            "caption_source": "alt",
-            "page_url": None,
-            "source": "a.warc",
-            "source_offset": i,
-            "query_ids": [1, 2],
-            "language": "en",
-            "language_probability": 0.9,
-            "selected_by": [2],
-        }
-        for i, (url, caption) in enumerate(zip(urls, captions, strict=True))
-    ]
-    return pa.Table.from_pylist(rows, schema=schemas.BALANCED)
-
-
-def balanced(root: Path, *parts: pa.Table) -> Workspace:
-    workspace = Workspace(root=str(root))
-    stage = begin("balance", Settings(), workspace)
-    nothing = schemas.DROPS.empty_table()
-    stage.finish(
-        [
-            stage.output(i).write(
-                rows_in=part.num_rows, kept=part, schema=schemas.BALANCED, drops=nothing
-            )
-            for i, part in enumerate(parts)
-        ]
-    )
-    return workspace
-
-
-def settings(**given) -> DownloadConfig:
-    return DownloadConfig(**{"threads": 8, "allow_addresses": ("127.0.0.0/8",), **given})
-
-
-def downloaded(workspace: Workspace, config: DownloadConfig) -> tuple[list[dict], list[dict]]:
-    manifest = download.run(config, workspace, InlineExecutor())
-    tables = [
-        [
-            row
-            for part in manifest.tables.get(name, [])
-            for row in pq.read_table(workspace.path(part.path), schema=schema).to_pylist()
-        ]
-        for name, schema in (("main", schemas.DOWNLOADED), ("drops", schemas.DROPS))
-    ]
-    return tables[0], tables[1]
-
-
-def stored_bytes(workspace: Workspace, row: dict) -> bytes:
-    data = Path(workspace.path(row["image_file"])).read_bytes()
-    return data[row["image_offset"] : row["image_offset"] + row["image_length"]]
+from tests.pipeline.download_runs import (
+    balanced,
+    downloaded,
+    encoded,
+    files_of,
+    noise,
+    pairs,
+    png,
+    serve,
+    settings,
+    stored_bytes,
+)
 
 
 def test_an_image_is_measured_and_stored(web, tmp_path):
@@ -194,26 +107,22 @@ def test_two_runs_give_the_same_bytes_whatever_the_threads(web, tmp_path):
     for threads in (1, 16):
         workspace = balanced(tmp_path / str(threads), pairs(urls[:20]), pairs(urls[20:]))
         download.run(settings(threads=threads, per_host=8), workspace, InlineExecutor())
-        folder = Path(workspace.path("download"))
-        files.append(
-            {
-                str(f.relative_to(folder)): f.read_bytes()
-                for f in sorted(folder.rglob("*"))
-                if f.suffix in (".tar", ".parquet")
-            }
-        )
+        files.append(files_of(workspace))
     assert list(files[0]) == [
         "00000.parquet",
         "00001.parquet",
         "drops/00001.parquet",
+        "hosts/00000.parquet",
+        "hosts/00001.parquet",
         "images/00000.tar",
         "images/00001.tar",
+        "worst_hosts/00000.parquet",
     ]
     assert files[0] == files[1]
 
 
 def test_a_url_is_asked_once_however_many_captions_it_has(web, tmp_path):
-    web.files["/a.png"] = encoded(noise(20, 20), "PNG")
+    web.files["/a.png"] = png()
     urls = [f"{web.url}/a.png", f"{web.url}/b.png"] * 3
     workspace = balanced(tmp_path, pairs(urls))
     rows, drops = downloaded(workspace, settings())
@@ -224,7 +133,7 @@ def test_a_url_is_asked_once_however_many_captions_it_has(web, tmp_path):
 
 def test_the_tar_holds_the_images_in_the_order_of_their_pairs(web, tmp_path):
     for i in range(12):
-        web.files[f"/{i}"] = encoded(noise(20, 20, i), "PNG")
+        web.files[f"/{i}"] = png(i)
     workspace = balanced(tmp_path, pairs([f"{web.url}/{i}" for i in range(12)]))
     rows, _ = downloaded(workspace, settings())
     with tarfile.open(workspace.path("download/images/00000.tar")) as tar:
@@ -245,7 +154,7 @@ def test_an_empty_part_and_one_without_a_single_image_are_parts_too(tmp_path):
 
 
 def test_a_finished_download_asks_nobody_again(web, tmp_path):
-    web.files["/a.png"] = encoded(noise(20, 20), "PNG")
+    web.files["/a.png"] = png()
     workspace = balanced(tmp_path, pairs([f"{web.url}/a.png"]))
     for _ in range(2):
         download.run(settings(), workspace, InlineExecutor())
@@ -253,102 +162,11 @@ def test_a_finished_download_asks_nobody_again(web, tmp_path):
 
 
 def test_another_contact_does_not_fetch_everything_again(web, tmp_path):
-    web.files["/a.png"] = encoded(noise(20, 20), "PNG")
+    web.files["/a.png"] = png()
     workspace = balanced(tmp_path, pairs([f"{web.url}/a.png"]))
     for contact in ("", "mail@example.org"):
         download.run(settings(contact=contact), workspace, InlineExecutor())
     assert web.asked == ["/a.png"]
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_bytes_that_fit_are_kept_as_they_came(kind):
-    data = encoded(noise(28, 28), kind)
-    stored = examine(data, settings())
-    assert stored.data == data
-    assert stored.extension == {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[kind]
-
-
-def slope(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Something that JPEG hardly changes."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * 5, y * 5, x + y + seed], axis=2).astype(np.uint8)
-
-
-def transparent() -> bytes:
-    return encoded(np.zeros((20, 20, 4), np.uint8), "PNG")
-
-
-def turned() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(slope(30, 20), "JPEG", exif=exif)
-
-
-def animated() -> bytes:
-    file = io.BytesIO()
-    frames = [Image.fromarray(slope(20, 20, seed)) for seed in (0, 100)]
-    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:])
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        transparent(),
-        turned(),
-        animated(),
-        encoded(slope(20, 20), "GIF"),
-        encoded(slope(20, 20), "BMP"),
-        encoded(slope(20, 20)[:, :, 0].astype(np.uint16) * 256, "PNG"),
-        encoded(slope(20, 20), "PNG") + bytes(100_000),
-    ],
-)
-def test_what_another_reader_might_show_otherwise_is_encoded_anew(data):
-    stored = examine(data, settings())
-    assert stored.extension == "jpg"
-    picture = decode(stored.data)
-    assert picture.is_plain
-    expected = decode(data)
-    assert picture.rgb.shape == expected.rgb.shape
-    assert np.abs(picture.rgb.astype(int) - expected.rgb).mean() < 4
-
-
-def test_the_size_as_fetched_is_what_rules_apply_to():
-    data = encoded(noise(900, 300), "JPEG")
-    config = settings(min_side=300, max_aspect=3, image_size=64)
-    assert examine(data, config).measured.width == 900
-    for changed, reason in (({"min_side": 301}, "too_small"), ({"max_aspect": 2.99}, "aspect")):
-        with pytest.raises(ImageRefused) as refused:
-            examine(data, config.model_copy(update=changed))
-        assert (refused.value.reason, refused.value.detail) == (reason, "900x300")
-
-
-@pytest.mark.parametrize(
-    ("mode", "large", "elongated", "small"),
-    [
-        ("keep_ratio", (96, 64), (640, 10), (20, 10)),
-        ("keep_ratio_largest", (64, 43), (64, 1), (20, 10)),
-        ("center_crop", (64, 64), (64, 10), (20, 10)),
-        ("border", (64, 64), (64, 64), (64, 64)),
-        ("no", (300, 200), (640, 10), (20, 10)),
-    ],
-)
-def test_a_resize_mode_gives_the_size_it_names(mode, large, elongated, small):
-    for given, expected in (((300, 200), large), ((640, 10), elongated), ((20, 10), small)):
-        height, width = fit(noise(*given), mode, 64).shape[:2]
-        assert (width, height) == expected
-
-
-def test_a_border_is_white_and_the_picture_in_its_middle():
-    framed = fit(np.zeros((10, 20, 3), np.uint8), "border", 40)
-    assert framed[15:25, 10:30].max() == 0
-    assert framed.sum() == 255 * 3 * (40 * 40 - 200)
-
-
-def test_a_crop_takes_the_middle():
-    rgb = np.zeros((50, 150, 3), np.uint8)
-    rgb[:, 50:100] = 200
-    assert fit(rgb, "center_crop", 50).min() == 200
 
 
 @pytest.mark.parametrize(
@@ -376,17 +194,21 @@ def test_the_contact_is_part_of_the_user_agent():
     assert settings().full_user_agent == "witmill/0.1"
 
 
-def collect(urls, **functions):
+def collect(count, **functions):
     results = {}
-    given = {"fetch": str.encode, "process": bytes.decode, "deliver": results.__setitem__}
-    download_all(urls, threads=3, **{**given, **functions})
+    given = {
+        "fetch": lambda position: str(position).encode(),
+        "process": lambda position, data: (position, data),
+        "deliver": results.__setitem__,
+    }
+    turns = Turns(np.arange(count) % 7, 2)
+    download_all(turns, threads=3, **{**given, **functions})
     return results
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 101])
 def test_every_url_is_delivered_once_under_its_position(count, capfd):
-    urls = [f"u{i}" for i in range(count)]
-    assert collect(urls) == dict(enumerate(urls))
+    assert collect(count) == {i: (i, str(i).encode()) for i in range(count)}
     assert capfd.readouterr() == ("", "")
 
 
@@ -396,15 +218,15 @@ def test_a_fault_of_our_own_is_raised_and_not_printed_away(name, capfd):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        collect(["a", "b", "c"] * 20, **{name: fault})
+        collect(60, **{name: fault})
     assert capfd.readouterr() == ("", "")
 
 
 def test_an_interrupt_ends_a_part_soon_and_asks_for_nothing_more():
     asked = []
 
-    def interrupt(url):
-        asked.append(url)
+    def interrupt(position):
+        asked.append(position)
         if len(asked) == 3:
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
@@ -412,13 +234,13 @@ def test_an_interrupt_ends_a_part_soon_and_asks_for_nothing_more():
 
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        collect([f"u{i}" for i in range(5000)], fetch=interrupt)
+        collect(5000, fetch=interrupt)
     assert time.monotonic() - begun < 5
     assert len(asked) < 500
 
 
 def test_img2datasets_own_fetch_is_in_place_again_afterwards():
-    collect(["a"])
+    collect(1)
     module = sys.modules["img2dataset.downloader"]
     assert module.download_image_with_retry.__module__ == "img2dataset.downloader"
 
@@ -429,16 +251,22 @@ def test_a_refusal_survives_being_a_string(detail):
     assert Refusal.parse(str(refusal)) == refusal
 
 
-def test_a_full_disk_ends_the_stage_with_an_error(web, tmp_path, monkeypatch):
-    class Full(io.BytesIO):
-        def write(self, data):
-            raise OSError(28, "No space left on device")
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond 100,000 bytes, which looks as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    web.files["/a.png"] = encoded(noise(20, 20), "PNG")
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_ends_the_stage_with_an_error(web, tmp_path):
+    web.files["/a.png"] = png(side=250)
     workspace = balanced(tmp_path, pairs([f"{web.url}/a.png"]))
-    monkeypatch.setattr("tempfile.TemporaryFile", Full)
-    with pytest.raises(TaskFailed, match="No space left"):
+    with pytest.raises(TaskFailed, match="File too large"):
         download.run(settings(), workspace, InlineExecutor())
+    assert workspace.manifest("download") is None
 
 
 PAGE = "<img src=/{0}.png alt='picture {0}'><img src=/gone.png alt='gone'>"
@@ -536,3 +364,118 @@ def test_a_shard_of_img2dataset_needs_no_network(shared_data, tmp_path):
     )
     rows, drops = downloaded(workspace, captured())
     assert (len(rows), drops) == (32, [])
+
+
+def many_hosts(port: int, count: int) -> list[str]:
+    return [f"http://h{i}.localhost:{port}/{i}" for i in range(count)]
+
+
+def test_an_outage_stops_the_stage_and_what_it_spoilt_is_asked_again(tmp_path, free_port):
+    urls = many_hosts(free_port, 500)
+    workspace = balanced(tmp_path, pairs(urls))
+    with serve(free_port) as web:
+        web.files.update({f"/{i}": png(i) for i in range(500)})
+        plain, asked = web.RequestHandlerClass.do_GET, itertools.count()
+
+        def answer(handler):
+            if next(asked) < 150:
+                plain(handler)
+            else:
+                handler.connection.close()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(web.RequestHandlerClass, "do_GET", answer)
+            with pytest.raises(TaskFailed, match="as if the network were down; nothing of that is"):
+                downloaded(workspace, settings())
+        first = set(web.asked)
+    assert len(first) == 150
+    with serve(free_port) as web:
+        web.files.update({f"/{i}": png(i) for i in range(500)})
+        rows, drops = downloaded(workspace, settings())
+        assert (len(rows), drops) == (500, [])
+        assert not first & set(web.asked)
+
+
+def test_hosts_that_cannot_be_reached_are_dropped_where_they_are_few(tmp_path, free_port):
+    urls = [f"{url}?{i}" for i in range(3) for url in many_hosts(free_port, 150)]
+    rows, drops = downloaded(balanced(tmp_path, pairs(urls)), settings(threads=32))
+    assert (rows, {drop["reason"] for drop in drops}) == ([], {"connection"})
+    assert len(drops) == 450
+
+
+def test_an_outage_begins_no_further_part(tmp_path, free_port):
+    parts = [pairs(many_hosts(free_port, 250)) for _ in range(4)]
+    with pytest.raises(TaskFailed, match=r"^1 of 1 tasks failed \(download 0\): of the last 200"):
+        downloaded(balanced(tmp_path, *parts), settings(threads=32))
+
+
+def test_the_limit_may_be_lifted(tmp_path, free_port):
+    workspace = balanced(tmp_path, pairs(many_hosts(free_port, 250)))
+    _, drops = downloaded(workspace, settings(threads=32, max_unreachable=1.0))
+    assert len(drops) == 250
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_hosts_have_a_view_and_a_line(web, tmp_path, capsys):
+    web.files.update({"/1": png(1), "/2": png(2)})
+    urls = [f"{web.url}/{i}" for i in (1, 2, 3, 3)]
+    gone = [f"http://gone.invalid/{i}" for i in range(3)]
+    parts = [pairs(urls + gone[:2]), pairs([*urls[:1], *gone[2:], "ftp://h.example/"], list("abc"))]
+    workspace = balanced(tmp_path, *parts)
+    downloaded(workspace, settings())
+    found = query_table(workspace, "SELECT * FROM download_hosts ORDER BY host").to_pylist()
+    size = len(png(1)) * 2 + len(png(2))
+    assert [tuple(row.values()) for row in found] == [
+        ("127.0.0.1", 4, 3, 5, 3, "http_404", True, True, size),
+        ("gone.invalid", 3, 0, 3, 0, "dns", False, True, 0),
+        ("h.example", 1, 0, 1, 0, "bad_url", False, False, 0),
+    ]
+    print_status(workspace)
+    text = capsys.readouterr().out
+    assert "1 of 2 hosts answered (50.0%)" in text
+    assert "most pairs lost at gone.invalid 3 of 3 (dns), 127.0.0.1 2 of 5 (http_404)" in text
+
+
+def test_robots_txt_is_read_once_and_heeded(web, tmp_path):
+    web.files.update({f"/{i}": png(i) for i in range(6)})
+    web.files["/robots.txt"] = b"User-agent: *\nDisallow: /3\n"
+    parts = [pairs([f"{web.url}/{i}" for i in range(start, 6, 3)]) for start in range(3)]
+    workspace = balanced(tmp_path, *parts)
+    rows, drops = downloaded(workspace, settings(robots="respect"))
+    assert (len(rows), [drop["reason"] for drop in drops]) == (5, ["robots_txt"])
+    assert web.asked.count("/robots.txt") == 1
+    assert workspace.finished("download").counters["robots_read"] == 1
+
+
+def test_pictures_on_the_block_list_are_dropped(web, tmp_path):
+    web.files.update({f"/{i}": png(i) for i in range(3)})
+    listed = tmp_path / "blocked.txt"
+    listed.write_text(f"sha256:{hashlib.sha256(png(1)).hexdigest()}\n")
+    workspace = balanced(tmp_path / "w", pairs([f"{web.url}/{i}" for i in range(3)]))
+    rows, drops = downloaded(workspace, settings(blocklist=str(listed)))
+    assert (len(rows), [drop["reason"] for drop in drops]) == (2, ["blocked"])
+    listed.write_text("")
+    rows, drops = downloaded(workspace, settings(blocklist=str(listed)))
+    assert (len(rows), drops) == (3, [])
+
+
+def test_boxes_of_all_pairs_of_a_picture_are_blurred(web, tmp_path):
+    web.files["/a"] = png(side=100)
+    table = pairs([f"{web.url}/a"] * 3)
+    boxes = [[[0.0, 0.0, 0.3, 0.3]], None, [[0.7, 0.7, 1.0, 1.0]]]
+    place = table.schema.get_field_index("blur_boxes")
+    column = pa.array(boxes, table.schema.field(place).type)
+    table = table.set_column(place, table.schema.field(place), column)
+    workspace = balanced(tmp_path, table)
+    rows, _ = downloaded(workspace, settings(encode_format="png"))
+    stored = decode(stored_bytes(workspace, rows[0])).rgb.astype(int)
+    changed = np.abs(stored - decode(png(side=100)).rgb).mean(axis=2)
+    assert changed[5:20, 5:20].mean() > 20 < changed[80:95, 80:95].mean()
+    assert changed[45:55, 45:55].max() == 0
+    assert rows[0]["image_sha256"] == hashlib.sha256(png(side=100)).hexdigest()

@@ -1,10 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import pyarrow as pa
 import pytest
 
 from pipeline import schemas
 from pipeline.errors import InputError
+from pipeline.runtime import storage
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
@@ -33,12 +36,38 @@ def test_the_funnel_shows_rows_and_drops(
     assert lines[place + 1].strip() == "no_url 1"
 
 
+def test_a_stage_that_was_begun_is_unfinished(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin("ingest", Literals(), workspace)
+    states = {status.name: status.state for status in read_status(workspace)}
+    assert (states["ingest"], states["match"]) == ("unfinished", "not run")
+    print_status(workspace)
+    assert "ingest       unfinished" in capsys.readouterr().out.splitlines()
+
+
+def test_a_revision_has_no_rate(
+    workspace: Workspace,
+    finish_stage: Callable[..., Manifest],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {name: "x" for name in schemas.PAIRS.names} | {"source_offset": 1, "blur_boxes": None}
+    pairs = pa.Table.from_pylist([row], schema=schemas.PAIRS)
+    done = finish_stage("ingest", schemas.PAIRS, pairs)
+    for revision, shows_rate in ((0, True), (1, False)):
+        manifest = replace(done, revision=revision, wall_seconds=0.5)
+        storage.write_bytes(workspace.path("ingest/manifest.json"), manifest.to_json().encode())
+        print_status(workspace)
+        [line] = [x for x in capsys.readouterr().out.splitlines() if x.startswith("ingest")]
+        assert (line.split()[4] != "-") == shows_rate
+
+
 def test_a_stage_is_out_of_date_when_an_earlier_one_was_rebuilt(
     workspace: Workspace,
     finish_stage: Callable[..., Manifest],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    row = {name: "x" for name in schemas.PAIRS.names} | {"source_offset": 1}
+    row = {name: "x" for name in schemas.PAIRS.names} | {"source_offset": 1, "blur_boxes": None}
     finish_stage("ingest", schemas.PAIRS, schemas.PAIRS.empty_table())
     begin("match", Literals(), workspace, reads=("ingest",)).finish([])
     pairs = pa.Table.from_pylist([row], schema=schemas.PAIRS)
@@ -47,6 +76,21 @@ def test_a_stage_is_out_of_date_when_an_earlier_one_was_rebuilt(
     assert (states["ingest"], states["match"]) == ("done", "out of date")
     print_status(workspace)
     assert "out of date, run again: match" in capsys.readouterr().out
+
+
+def test_each_manifest_is_read_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, finish_stage: Callable[..., Manifest]
+) -> None:
+    finish_stage("ingest", schemas.PAIRS, schemas.PAIRS.empty_table())
+    for earlier, stage in pairwise(["ingest", "match", "language", "captions"]):
+        begin(stage, Literals(), workspace, reads=(earlier,)).finish([])
+    read = []
+    read_bytes = storage.read_bytes
+    monkeypatch.setattr(storage, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    states = [status.state for status in read_status(workspace)]
+    assert states[:5] == ["done", "done", "done", "done", "not run"]
+    manifests = [path for path in read if path.endswith("manifest.json")]
+    assert len(manifests) == 4 == len(set(manifests))
 
 
 def test_evaluations_stand_beside_chance(

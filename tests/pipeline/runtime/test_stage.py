@@ -118,9 +118,9 @@ def test_a_stage_whose_input_was_rebuilt_is_out_of_date(workspace: Workspace) ->
     run_keep(workspace, InlineExecutor())
     following = begin("follow", KeepConfig(), workspace, reads=("keep",))
     following.finish([])
-    assert workspace.out_of_date("follow") is None
+    assert workspace.out_of_date(workspace.manifests(["follow"])) == {}
     run_keep(workspace, InlineExecutor(), below=3)
-    assert workspace.out_of_date("follow") == "keep"
+    assert workspace.out_of_date(workspace.manifests(["follow"])) == {"follow": "keep"}
     with pytest.raises(
         MissingInput, match=r"follow .* is out of date, because keep is not what it was"
     ):
