@@ -1,237 +1,257 @@
-"""Pack the kept pairs into WebDataset tars, with an index of every member beside each."""
+"""Pack the kept pairs into WebDataset tars, with an index of every sample beside each."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import TracebackType
 from typing import Any, Self
 
-import orjson
+import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.compute as pc
+from pydantic import Field, field_validator, model_validator
 
 from pipeline import schemas
-from pipeline.errors import CorruptWorkspace
-from pipeline.pictures.tar import TarWriter
+from pipeline.errors import ConfigError, CorruptWorkspace
+from pipeline.pictures.headers import read_header
+from pipeline.pictures.tar import BrokenTar, read_members
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest, Outcome, Part
+from pipeline.runtime.parquet import read_parquet, write_parquet
 from pipeline.runtime.settings import Settings
-from pipeline.runtime.stage import TaskOutput, begin
+from pipeline.runtime.stage import StageRun, TaskOutput, begin
 from pipeline.runtime.workspace import Workspace
+from pipeline.shards import removals
+from pipeline.shards.corpus import check_whole, writing
+from pipeline.shards.cut import MOST_SAMPLES, Limits, parse_bytes
+from pipeline.shards.hashed import HashedInput
+from pipeline.shards.metadata import describe
+from pipeline.shards.pack import pack, write_prepared
+from pipeline.shards.source_keys import find_keys, read_keys
 
-READ_BYTES = 1 << 23
-"""Read at a time from the stored images; they lie almost in the order they are needed."""
+REASONS = {removals.REASON: "a list that was given to `witmill remove` names it"}
 
-_PLACE = ("image_file", "image_offset", "image_length")
-_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp"}
+_AGAIN = "delete download/manifest.json and run `witmill download` again"
+
+_SIZES = pa.schema([("image_offset", pa.int64()), ("width", pa.int32()), ("height", pa.int32())])
 
 
-class ShardConfig(Settings):
-    """Pack images, captions and metadata into WebDataset shards."""
+class ShardLimits(Settings):
+    """How large a shard may be."""
 
-    samples_per_shard: int = Field(10_000, ge=1, le=1_000_000)
+    samples_per_shard: int = Field(10_000, ge=1, le=MOST_SAMPLES)
     """samples in each tar; the last may have fewer"""
+    shard_bytes: str | None = None
+    """most bytes of a tar, such as 1GB or 500MiB, in place of a number of samples"""
+
+    @field_validator("shard_bytes")
+    @classmethod
+    def _is_a_size(cls, text: str | None) -> str | None:
+        if text is not None and parse_bytes(text) < 1:
+            raise ValueError("a size such as 1GB or 500MiB")
+        return text
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if self.shard_bytes is not None and "samples_per_shard" in self.model_fields_set:
+            raise ConfigError(
+                f"samples_per_shard is {self.samples_per_shard} and shard_bytes is {self.shard_bytes}; "
+                "expected one of them"
+            )
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """When a shard is full."""
+        if self.shard_bytes is None:
+            return Limits(samples=self.samples_per_shard)
+        return Limits(bytes=parse_bytes(self.shard_bytes))
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Rows `start` to `stop` of a part, counted in the order of pair_id."""
-
-    part: Part
-    start: int
-    stop: int
+class ShardConfig(ShardLimits):
+    """Pack images, captions and metadata into WebDataset shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """Write one shard from slices of one or more parts."""
+class MeasureTask:
+    """One tar of stored images to hash and measure; `path` is where the sizes go."""
 
-    slices: tuple[Slice, ...]
-    config: ShardConfig
+    images: Part
+    path: str
     output: TaskOutput
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyTask:
-    """One tar of stored images to hash."""
+class PrepareTask:
+    """One part to be made ready for packing.
 
-    images: Part
+    Attributes:
+        sizes: what `measure_images` wrote, by tar.
+        queries: the query list, by whose texts the ids are replaced.
+        keys: what `find_keys` wrote.
+        lists: of what must not be packed.
+    """
+
+    part: Part
+    sizes: Mapping[str, str]
+    queries: Part
+    keys: tuple[str, ...]
+    lists: tuple[str, ...]
+    path: str
     output: TaskOutput
 
 
 def run(config: ShardConfig, workspace: Workspace, executor: Executor) -> Manifest:
-    """Write the pairs that "rebalance" kept as tars of equal size.
+    """Write the pairs that "rebalance" kept as tars, without those that must not be there.
 
     Raises:
         MissingInput: if `rebalance` has not finished.
+        InputError: if a removal from the shards was cut off, or another witmill reads them.
         TaskFailed: if a tar of stored images is not what `download` wrote.
     """
-    stage = begin("shard", config, workspace, reads=["rebalance", "download"])
+    check_whole(workspace.root)
+    with writing(workspace):
+        return _pack(config, workspace, executor)
+
+
+def _pack(config: ShardConfig, workspace: Workspace, executor: Executor) -> Manifest:
+    lists = removals.list_files(workspace)
+    reads = ["rebalance", "download", "match", "ingest"]
+    stage = begin("shard", config, workspace, reads=reads, files=lists)
     if stage.done:
         return stage.done
+    sizes = _measure(stage, executor)
+    keys = find_keys(
+        stage, executor, stage.parts("rebalance"), stage.parts("ingest", "source_keys")
+    )
+    folder = stage.scratch("prepared")
+    (queries,) = stage.parts("match", "queries")
     tasks = [
-        ShardTask(slices=slices, config=config, output=stage.output(i))
-        for i, slices in enumerate(cut(stage.parts("rebalance"), config.samples_per_shard))
+        PrepareTask(
+            part=part,
+            sizes=sizes,
+            queries=queries,
+            keys=keys,
+            lists=tuple(lists.values()),
+            path=storage.join(folder, f"{i:05d}.parquet"),
+            output=stage.output(i),
+        )
+        for i, part in enumerate(stage.parts("rebalance"))
     ]
-    verifying = [
-        VerifyTask(images=part, output=stage.output(i))
+    ready = stage.map(executor, "prepare", prepare_part, tasks)
+    prepared = [outcome.parts["prepared"][0] for outcome in ready]
+    packed = pack(stage, executor, prepared, config.limits)
+    return stage.finish([*(_without_scratch(outcome) for outcome in ready), *packed])
+
+
+def _without_scratch(outcome: Outcome) -> Outcome:
+    parts = {name: files for name, files in outcome.parts.items() if name != "prepared"}
+    return replace(outcome, parts=parts)
+
+
+def _measure(stage: StageRun, executor: Executor) -> dict[str, str]:
+    folder = stage.scratch("sizes")
+    tasks = [
+        MeasureTask(
+            images=part, path=storage.join(folder, f"{i:05d}.parquet"), output=stage.output(i)
+        )
         for i, part in enumerate(stage.parts("download", "images"))
     ]
-    stage.map(executor, "verify", verify_images, verifying)
-    return stage.finish(stage.map(executor, "shard", write_shard, tasks))
+    stage.map(executor, "measure", measure_images, tasks)
+    return {task.images.path: task.path for task in tasks}
 
 
-def verify_images(task: VerifyTask) -> Outcome:
-    """Hash one tar of stored images, which are then read piece by piece."""
-    task.output.workspace.verify(task.images)
+def measure_images(task: MeasureTask) -> Outcome:
+    """Hash one tar of stored images, and note the size of each picture; runs in a worker."""
+    path = task.output.workspace.path(task.images.path)
+    rows = []
+    with HashedInput(path) as file:
+        try:
+            for member in read_members(file):
+                seen = read_header(member.data)
+                if seen is not None:
+                    rows.append((member.offset, seen.width, seen.height))
+        except BrokenTar as error:
+            raise CorruptWorkspace(f"{path} is corrupted: {error}; {_AGAIN}") from error
+        if file.sha256 != task.images.sha256:
+            raise CorruptWorkspace(f"{path} is corrupted: its sha256 differs; {_AGAIN}")
+    columns = zip(*rows, strict=True) if rows else ((), (), ())
+    sizes = pa.table([pa.array(c, f.type) for c, f in zip(columns, _SIZES, strict=True)], _SIZES)
+    write_parquet(task.path, sizes)
     return Outcome()
 
 
-def cut(parts: list[Part], samples: int) -> list[tuple[Slice, ...]]:
-    """Return the slices of each shard: the parts' rows one after another, without gaps."""
-    shards: list[tuple[Slice, ...]] = []
-    current: list[Slice] = []
-    room = samples
-    for part in parts:
-        start = 0
-        while start < part.rows:
-            stop = min(part.rows, start + room)
-            current.append(Slice(part, start, stop))
-            room -= stop - start
-            start = stop
-            if not room:
-                shards.append(tuple(current))
-                current, room = [], samples
-    return [*shards, tuple(current)] if current else shards
-
-
-def write_shard(task: ShardTask) -> Outcome:
-    """Write one tar, then its index."""
+def prepare_part(task: PrepareTask) -> Outcome:
+    """Turn one part into what shards say of their samples, in the order of pair_id; runs in a worker."""
     output = task.output
-    pairs = pa.concat_tables([_rows(output, piece) for piece in task.slices])
-    tar = output.name("tar")
-    prefix = f"{output.index:05d}"
-    digits = max(4, len(str(task.config.samples_per_shard - 1)))
-    with (
-        _StoredImages(output.workspace) as stored,
-        storage.atomic_output(output.workspace.path(tar)) as file,
-        TarWriter(file) as writer,
-    ):
-        index = [
-            {
-                "pair_id": pair["pair_id"],
-                "shard": tar,
-                "caption": pair["caption"],
-                **add_sample(writer, f"{prefix}{number:0{digits}d}", pair, stored.read(pair)),
-            }
-            for number, pair in enumerate(_one_by_one(pairs))
-        ]
-    written = Part(path=tar, rows=len(index), bytes=file.size, sha256=file.sha256)
-    summary = {"shard": tar, "samples": written.rows, "bytes": file.size, "sha256": file.sha256}
-    return output.write(
-        rows_in=pairs.num_rows,
-        kept=pa.Table.from_pylist(index, schema=schemas.SHARD_INDEX),
-        schema=schemas.SHARD_INDEX,
-        drops=schemas.DROPS.empty_table(),
-        side={"shards": (pa.Table.from_pylist([summary], schema=schemas.SHARDS), schemas.SHARDS)},
-        files={"tars": [written]},
+    # pair_id is a hash: its order is that of nothing else, and mixes the hosts.
+    pairs = output.read(task.part, schemas.DEDUPLICATED).sort_by("pair_id").combine_chunks()
+    texts = _query_texts(output.workspace, task.queries)
+    samples = sample_table(
+        pairs, texts, _stored_sizes(pairs, task.sizes), read_keys(task.keys, output.index, pairs)
+    )
+    kept, removed = removals.split(samples, task.lists)
+    prepared = write_prepared(task.path, kept, describe(kept))
+    parts = {"prepared": [prepared]}
+    if removed.num_rows:
+        parts |= removals.write_record(output.workspace, f"{output.index:05d}", removed)
+    return Outcome(
+        rows_in=len(removed),
+        drops={removals.REASON: len(removed)} if len(removed) else {},
+        parts=parts,
     )
 
 
-def _rows(output: TaskOutput, piece: Slice) -> pa.Table:
-    return _sorted_part(output.workspace, piece.part).slice(piece.start, piece.stop - piece.start)
+def sample_table(
+    pairs: pa.Table, texts: pa.Array, sizes: tuple[pa.Array, pa.Array], keys: pa.Array
+) -> pa.Table:
+    """Return SAMPLE and where the images lie, for rows of DEDUPLICATED.
+
+    Args:
+        texts: of the queries, by id.
+        sizes: width and height of the stored pictures.
+        keys: what the input called the rows.
+    """
+    columns: dict[str, Any] = {name: pairs.column(name) for name in pairs.column_names}
+    for name in ("width", "height"):
+        columns[f"original_{name}"] = columns[name]
+    columns["width"], columns["height"] = sizes
+    columns["sha256"] = columns["image_sha256"]
+    columns["queries"] = _in_words(columns["query_ids"], texts)
+    columns["selected_by"] = _in_words(columns["selected_by"], texts)
+    hashes = columns["pdq"].to_pylist()
+    columns["pdq"] = pa.array([h and h.hex() for h in hashes], pa.string())
+    columns["uid"] = keys
+    places = [f"image_{name}" for name in ("file", "offset", "length")]
+    return pa.table({name: columns[name] for name in [*schemas.SAMPLE.names, *places]})
+
+
+def _in_words(ids: pa.ChunkedArray, texts: pa.Array) -> pa.Array:
+    lists = ids.combine_chunks()
+    starts = pc.subtract(lists.offsets, lists.offsets[0])
+    return pa.ListArray.from_arrays(starts, texts.take(lists.flatten()))
 
 
 @lru_cache(maxsize=1)
-def _sorted_part(workspace: Workspace, part: Part) -> pa.Table:
-    # Shards that follow each other come from the same part. pair_id is a hash: its order is that of
-    # nothing else, and mixes the hosts.
-    return workspace.read(part, schemas.DEDUPLICATED).sort_by("pair_id")
+def _query_texts(workspace: Workspace, part: Part) -> pa.Array:
+    return workspace.read(part, schemas.QUERIES, ["query"]).column(0).combine_chunks()
 
 
-def _one_by_one(pairs: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in pairs.to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
-
-
-def add_sample(
-    tar: TarWriter, key: str, pair: Mapping[str, Any], image: bytes
-) -> dict[str, str | int]:
-    """Append KEY.jpg (or png, webp), KEY.txt and KEY.json; return their columns of SHARD_INDEX."""
-    image_member = f"{key}.{extension_of(image)}"
-    image_offset, image_length = tar.add(image_member, image)
-    caption_offset, caption_length = tar.add(f"{key}.txt", pair["caption"].encode())
-    metadata_offset, metadata_length = tar.add(f"{key}.json", metadata_of(pair))
-    return {
-        "key": key,
-        "image_member": image_member,
-        "image_offset": image_offset,
-        "image_length": image_length,
-        "caption_offset": caption_offset,
-        "caption_length": caption_length,
-        "metadata_offset": metadata_offset,
-        "metadata_length": metadata_length,
-    }
-
-
-def extension_of(image: bytes) -> str:
-    """Return the extension of stored image bytes: jpg, png or webp."""
-    for magic, extension in _MAGIC.items():
-        if image.startswith(magic):
-            return extension
-    raise CorruptWorkspace(
-        f"a stored image begins with {image[:8].hex(' ')}, expected JPEG, PNG or WebP; "
-        "delete download/manifest.json and run `witmill download` again"
-    )
-
-
-def metadata_of(pair: Mapping[str, Any]) -> bytes:
-    """Return KEY.json: what is known of the pair, by column, keys sorted; the PDQ hash in hex."""
-    known = {name: value for name, value in pair.items() if name not in _PLACE}
-    known["pdq"] = known["pdq"].hex() if known["pdq"] is not None else None
-    known["language_probability"] = round(known["language_probability"], 6)
-    return orjson.dumps(known, option=orjson.OPT_SORT_KEYS)
-
-
-class _StoredImages:
-    """Reads the images that "download" stored, a block at a time."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._path = ""
-        self._file: pa.NativeFile | None = None
-        self._start = 0
-        self._block = b""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def read(self, pair: Mapping[str, Any]) -> bytes:
-        path, offset, length = (pair[name] for name in _PLACE)
-        if path != self._path:
-            if self._file is not None:
-                self._file.close()
-            self._file = storage.open_input(self._workspace.path(path))
-            self._path, self._block = path, b""
-        at = offset - self._start
-        if at < 0 or at + length > len(self._block):
-            assert self._file is not None
-            self._block = self._file.read_at(max(length, READ_BYTES), offset)
-            self._start, at = offset, 0
-        image = self._block[at : at + length]
-        if len(image) != length:
+def _stored_sizes(pairs: pa.Table, sizes: Mapping[str, str]) -> tuple[pa.Array, pa.Array]:
+    files = pairs.column("image_file").combine_chunks()
+    offsets = pairs.column("image_offset").to_numpy()
+    found = np.zeros((len(_SIZES) - 1, len(pairs)), np.int32)
+    for name in pc.unique(files).to_pylist():
+        rows = np.flatnonzero(pc.equal(files, name).to_numpy(zero_copy_only=False))
+        seen = read_parquet(sizes[name])
+        known = seen.column("image_offset").to_numpy()
+        place = np.searchsorted(known, offsets[rows])
+        is_there = place < len(known)
+        is_there[is_there] = known[place[is_there]] == offsets[rows][is_there]
+        if not is_there.all():
             raise CorruptWorkspace(
-                f"{self._workspace.path(path)} ends within the image at byte {offset:,}; "
-                "delete download/manifest.json and run `witmill download` again"
+                f"{name} holds no JPEG, PNG or WebP at byte {offsets[rows][~is_there][0]:,}; {_AGAIN}"
             )
-        return image
+        for i, side in enumerate(("width", "height")):
+            found[i, rows] = seen.column(side).to_numpy()[place]
+    return pa.array(found[0]), pa.array(found[1])

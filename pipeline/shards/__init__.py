@@ -1,0 +1,1 @@
+"""Finished shards: how they are cut and packed, verified, subset and cleared of what must go."""
