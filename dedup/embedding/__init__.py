@@ -1,0 +1,1 @@
+"""Embeddings of pictures by a model, and the search among them."""
