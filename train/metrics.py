@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from train.intervals import clopper_pearson
+from pipeline.intervals import clopper_pearson
 
 TOP = (1, 5)
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.intervals import clopper_pearson
+from pipeline.intervals import clopper_pearson, upper_end
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,10 @@ def test_fifty_thousand_pictures_are_no_trouble() -> None:
     low, high = clopper_pearson(38_100, 50_000)
     assert low < 0.762 < high
     assert high - low == pytest.approx(0.0075, abs=0.0005)
+
+
+def test_one_of_many_millions_is_no_trouble() -> None:
+    assert upper_end(0, 500_000_000, 0.05) == pytest.approx(2.995732 / 500_000_000, rel=1e-5)
+    low, high = clopper_pearson(3, 500_000_000)
+    # Poisson, whose bounds are tabulated.
+    assert (500_000_000 * low, 500_000_000 * high) == pytest.approx((0.61867, 8.76727), rel=1e-4)

@@ -15,10 +15,19 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     leaves; the upper end, that under which `hits` or fewer are.
     """
     tail = (1 - confidence) / 2
-    up_to, from_on = _log_ways(trials, 0, hits), _log_ways(trials, hits, trials)
-    low = 0.0 if hits == 0 else _bisect(lambda p: from_on(p) < tail)
-    high = 1.0 if hits == trials else _bisect(lambda p: up_to(p) > tail)
-    return low, high
+    return 1 - upper_end(trials - hits, trials, tail), upper_end(hits, trials, tail)
+
+
+def upper_end(hits: int, trials: int, tail: float) -> float:
+    """Return the chance of a hit under which `hits` or fewer of `trials` have the probability `tail`."""
+    if hits == trials:
+        return 1.0
+    # The rarer outcomes, of which there may be few among very many trials.
+    if 2 * hits <= trials:
+        up_to = _log_ways(trials, 0, hits)
+        return _bisect(lambda p: up_to(p) > tail)
+    beyond = _log_ways(trials, hits + 1, trials)
+    return _bisect(lambda p: beyond(p) < 1 - tail)
 
 
 def _log_ways(trials: int, first: int, last: int) -> Callable[[float], float]:
