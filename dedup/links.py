@@ -7,21 +7,21 @@ each link's target's own link twice leads every one to a pair that stays.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dedup.buckets import read_bucket, write_buckets
 from pipeline.runtime import storage
+from pipeline.runtime.buckets import part_of, read_bucket, write_buckets
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Outcome
 from pipeline.runtime.stage import StageRun
 
 # From the closest relation to the loosest: a chain is what its loosest link is.
-METHODS: Final = ("same_bytes", "same_pixels", "near_duplicate", "same_url")
+METHODS: Final = ("same_bytes", "same_pixels", "near_duplicate", "similar", "same_url")
 ROUNDS: Final = 2
 
 LINKS: Final = pa.schema(
@@ -30,10 +30,11 @@ LINKS: Final = pa.schema(
         ("target", pa.int64()),
         ("duplicate_of", pa.string()),
         ("method", pa.int8()),
-        ("distance", pa.int32()),
+        ("distance", pa.float64()),
     ]
 )
-"""One row per dropped pair: its place, the place and id of its target, index into METHODS, bits."""
+"""One row per dropped pair: its place, the place and id of its target, index into METHODS, and how far
+they are apart: differing bits, 1 - cosine, or 0."""
 
 
 def link_table(
@@ -42,8 +43,8 @@ def link_table(
     targets: pa.Table,
     target: npt.NDArray[np.int64],
     *,
-    method: int,
-    distance: npt.NDArray[np.int64],
+    method: int | npt.NDArray[np.int8],
+    distance: npt.NDArray[Any],
 ) -> pa.Table:
     """Return LINKS from positions in `rows` to positions in `targets`, which have place and pair_id."""
     at = pa.array(target)
@@ -51,8 +52,8 @@ def link_table(
         "place": rows.column("place").take(pa.array(dropped)),
         "target": targets.column("place").take(at),
         "duplicate_of": targets.column("pair_id").take(at),
-        "method": pa.array(np.full(len(dropped), method), pa.int8()),
-        "distance": pa.array(distance, pa.int32()),
+        "method": pa.array(np.broadcast_to(method, len(dropped)), pa.int8()),
+        "distance": pa.array(distance, pa.float64()),
     }
     return pa.table(columns, LINKS)
 
@@ -66,14 +67,14 @@ def follow(links: pa.Table, lookup: pa.Table) -> pa.Table:
     at = pc.index_in(links.column("target"), lookup.column("place").combine_chunks())
     onward = lookup.take(at)
     method = pc.max_element_wise(links.column("method"), onward.column("method"))
-    distance = pc.add(links.column("distance"), pc.fill_null(onward.column("distance"), 0))
+    distance = pc.add(links.column("distance"), pc.fill_null(onward.column("distance"), 0.0))
     by_address = pc.equal(method, METHODS.index("same_url"))
     columns = {
         "place": links.column("place"),
         "target": pc.coalesce(onward.column("target"), links.column("target")),
         "duplicate_of": pc.coalesce(onward.column("duplicate_of"), links.column("duplicate_of")),
         "method": method,
-        "distance": pc.if_else(by_address, pa.scalar(0, pa.int32()), distance),
+        "distance": pc.if_else(by_address, pa.scalar(0.0), distance),
     }
     return pa.table(columns, LINKS)
 
@@ -125,6 +126,5 @@ def follow_bucket(task: FollowTask) -> Outcome:
     if task.parts is None:
         write_links(task.followed, followed, task.buckets)
     else:
-        part = followed.column("place").to_numpy() >> 32
-        write_buckets(task.followed, followed, part, task.parts)
+        write_buckets(task.followed, followed, part_of(followed), task.parts)
     return Outcome(rows_in=links.num_rows)

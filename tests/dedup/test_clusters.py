@@ -4,10 +4,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dedup.clusters import block_of, find_preferred, keep_apart
+from dedup.alike import Alike, find_preferred, keep_apart
+from dedup.clusters import block_of, thin_table
 from dedup.exact import PICTURES, by_preference
 from dedup.links import LINKS
 from tests.dedup.test_perceptual import as_bytes, crowd
+
+BY_PDQ = Alike(max_distance=31)
 
 
 def some_pictures(count: int, seed: int) -> pa.Table:
@@ -19,7 +22,8 @@ def some_pictures(count: int, seed: int) -> pa.Table:
                 "place": i,
                 "pair_id": f"{rng.getrandbits(128):032x}",
                 "area": rng.choice([1, 2, 3]),
-                "caption_length": rng.choice([5, 6]),
+                "is_earlier": rng.choice([0, 0, 1]),
+                "caption_fit": rng.choice([5, 6]),
                 "pdq": hashed,
             }
             for i, hashed in enumerate(hashes)
@@ -38,11 +42,11 @@ def test_blocks_change_nothing(seed: int, blocks: int, every: int) -> None:
     links = []
     for number in range(blocks):
         own = pictures.filter(pa.array(block == number))
-        earlier = [find_preferred(own, better, 31) for better in kept]
-        stays, dropped = keep_apart(own, pa.concat_tables([LINKS.empty_table(), *earlier]), 31)
+        earlier = [find_preferred(own, better, BY_PDQ) for better in kept]
+        stays, dropped = thin_table(own, pa.concat_tables([LINKS.empty_table(), *earlier]), BY_PDQ)
         kept.append(stays)
         links.append(dropped)
-    whole, all_links = keep_apart(pictures, LINKS.empty_table(), 31)
+    whole, all_links = keep_apart(pictures, BY_PDQ)
     assert pa.concat_tables(kept).equals(whole)
     assert pa.concat_tables(links).sort_by("place").equals(all_links.sort_by("place"))
     assert 0 < whole.num_rows < 50
@@ -63,11 +67,18 @@ def test_a_picture_is_dropped_for_the_most_preferred_not_for_the_nearest() -> No
     rows = [(0, 3, left), (1, 2, right), (2, 1, middle)]
     pictures = pa.Table.from_pylist(
         [
-            {"place": i, "pair_id": str(i), "area": area, "caption_length": 1, "pdq": pdq}
+            {
+                "place": i,
+                "pair_id": str(i),
+                "area": area,
+                "is_earlier": 0,
+                "caption_fit": 1,
+                "pdq": pdq,
+            }
             for i, area, pdq in rows
         ],
         PICTURES,
     )
-    kept, links = keep_apart(pictures, LINKS.empty_table(), 31)
+    kept, links = keep_apart(pictures, BY_PDQ)
     assert kept.column("place").to_pylist() == [0, 1]
     assert (links["target"].to_pylist(), links["distance"].to_pylist()) == ([0], [24])

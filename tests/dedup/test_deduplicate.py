@@ -1,4 +1,5 @@
 import hashlib
+import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,11 +12,11 @@ import pytest
 from dedup import clusters, deduplicate
 from dedup.deduplicate import DedupConfig, run
 from pipeline import schemas
-from pipeline.errors import ConfigError, InputError, MissingInput, TaskFailed
+from pipeline.errors import ConfigError, InputError, MissingInput
 from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.workspace import Workspace
-from tests.dedup.test_decontaminate import encode, evalset, scene
+from tests.dedup.evaluation.test_decontaminate import encode, evalset, scene
 from tests.reference import neighbours
 from tests.reference.neighbours import Pair
 
@@ -67,8 +68,8 @@ def downloaded(pairs: Sequence[Pair]) -> pa.Table:
             "width": pair.width,
             "height": pair.height,
             "pixel_hash": pair.pixels,
-            "pdq": pair.pdq,
-            "pdq_quality": 100 if pair.pdq else None,
+            "pdq": pair.pdq or bytes(32),
+            "pdq_quality": 100 if pair.pdq else 0,
         }
         for pair in pairs
     ]
@@ -83,12 +84,12 @@ def read(workspace: Workspace, table: str, schema: pa.Schema) -> list[dict[str, 
     return workspace.read_table("dedup", table, schema).to_pylist()
 
 
-def verdicts(workspace: Workspace) -> dict[str, tuple[str, str, int]]:
+def verdicts(workspace: Workspace) -> dict[str, tuple[str, str, float]]:
     rows = read(workspace, "duplicates", schemas.DUPLICATES)
     return {str(r["pair_id"]): (r["duplicate_of"], r["method"], r["distance"]) for r in rows}  # type: ignore[misc]
 
 
-def expected_verdicts(pairs: Sequence[Pair], radius: int = 31) -> dict[str, tuple[str, str, int]]:
+def expected_verdicts(pairs: Sequence[Pair], radius: int = 31) -> dict[str, tuple[str, str, float]]:
     found = neighbours.deduplicate(pairs, radius)
     return {k: (v.duplicate_of, v.method, v.distance) for k, v in found.items()}
 
@@ -225,6 +226,7 @@ def test_an_overlapping_pair_is_dropped_first_and_stands_for_no_other(
         {
             "pair_id": "a" * 32,
             "evalset": "scenes",
+            "split": "",
             "item": "a/1.png",
             "method": "same_bytes",
             "distance": 0,
@@ -235,6 +237,69 @@ def test_an_overlapping_pair_is_dropped_first_and_stands_for_no_other(
         {"pair_id": "a" * 32, "reason": "evaluation_overlap", "detail": "scenes/a/1.png"},
     ]
     assert manifest.counters["evaluation_pictures"] == 1
+
+
+def test_overlaps_may_be_reported_alone(
+    workspace: Workspace, finish_stage: Finish, tmp_path: Path
+) -> None:
+    png = encode(scene(1), "PNG")
+    shown = replace(A, sha256=hashlib.sha256(png).hexdigest())
+    smaller = replace(shown, pair_id="b" * 32, url="http://b/", width=10)
+    finish_stage("download", schemas.DOWNLOADED, downloaded([shown, smaller]))
+    config = DedupConfig(evalsets=evaluation(tmp_path, png), drop_overlaps=False)
+    manifest = run(config, workspace, InlineExecutor())
+    # They take part in all that follows.
+    assert manifest.drops == {"same_bytes": 1}
+    overlaps = read(workspace, "eval_overlaps", schemas.EVAL_OVERLAPS)
+    assert {r["pair_id"] for r in overlaps} == {shown.pair_id, smaller.pair_id}
+
+
+CAPTION = "Two brown dogs are running through the shallow water of a wide river."
+
+
+def captioned_sets(tmp_path: Path) -> str:
+    """Return a file of one set of captions, as COCO's are written."""
+    pictures = [{"id": 7, "file_name": "7.jpg"}]
+    captions = [{"id": 1, "image_id": 7, "caption": CAPTION}]
+    coco = json.dumps({"images": pictures, "annotations": captions})
+    (tmp_path / "captions.json").write_text(coco, encoding="utf-8")
+    (tmp_path / "captions.toml").write_text(
+        '[captions]\npath = "captions.json"\nformat = "coco"\n', encoding="utf-8"
+    )
+    return str(tmp_path / "captions.toml")
+
+
+@pytest.mark.parametrize("wanted", ["ignore", "report", "drop"])
+def test_captions_of_evaluation_sets_are_ignored_reported_or_dropped(
+    workspace: Workspace, finish_stage: Finish, tmp_path: Path, wanted: str
+) -> None:
+    repeated = replace(A, caption=CAPTION.upper())
+    other = replace(A, pair_id="b" * 32, url="http://b/", sha256="b", pixels="b", pdq=None)
+    finish_stage("download", schemas.DOWNLOADED, downloaded([repeated, other]))
+    config = DedupConfig(evalsets=captioned_sets(tmp_path), text_overlap=wanted)  # type: ignore[arg-type]
+    manifest = run(config, workspace, InlineExecutor())
+    assert manifest.drops == ({"evaluation_caption": 1} if wanted == "drop" else {})
+    rows = read(workspace, "eval_overlaps", schemas.EVAL_OVERLAPS) if wanted != "ignore" else []
+    assert [(r["pair_id"], r["evalset"], r["method"], r["distance"]) for r in rows] == (
+        [] if wanted == "ignore" else [(repeated.pair_id, "captions", "caption", 0)]
+    )
+
+
+def test_a_caption_that_is_too_long_is_preferred_to_none_that_fits(
+    workspace: Workspace, finish_stage: Finish
+) -> None:
+    captions = ["x" * 9, "x" * 10, "x" * 11, "x" * 20]
+    pairs = [
+        replace(A, pair_id=f"{i:032x}", url=f"http://{i}/", caption=c)
+        for i, c in enumerate(captions)
+    ]
+    finish_stage("download", schemas.DOWNLOADED, downloaded(pairs))
+    for left, stays in (([0, 1, 2, 3], 1), ([2, 3], 2)):
+        finish_stage(
+            "download", schemas.DOWNLOADED, downloaded([pairs[i] for i in left]), made_by=str(left)
+        )
+        run(DedupConfig(caption_characters=10), workspace, InlineExecutor())
+        assert kept(workspace) == {pairs[stays].pair_id}
 
 
 def test_changing_an_evaluation_set_runs_the_stage_again(
@@ -291,9 +356,8 @@ def test_a_broken_evaluation_set_ends_the_stage_with_its_name(
 ) -> None:
     finish_stage("download", schemas.DOWNLOADED, downloaded([A]))
     toml = evaluation(tmp_path, b"no picture")
-    with pytest.raises(TaskFailed, match=r"scenes: .* holds no readable picture") as caught:
+    with pytest.raises(InputError, match=r"scenes: .* holds no readable picture"):
         run(DedupConfig(evalsets=toml), workspace, InlineExecutor())
-    assert isinstance(caught.value.__cause__, InputError)
 
 
 def test_an_interrupted_run_goes_on_from_what_is_whole(

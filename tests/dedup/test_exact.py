@@ -15,7 +15,8 @@ def rows(areas: list[int], values: list[int]) -> pa.Table:
                 "place": i,
                 "pair_id": f"{i:032x}",
                 "area": area,
-                "caption_length": 1,
+                "is_earlier": 0,
+                "caption_fit": 1,
                 **{key: value.to_bytes(16, "big") for key in KEYS},
             }
             for i, (area, value) in enumerate(zip(areas, values, strict=True))
@@ -47,7 +48,7 @@ def test_one_of_each_value_stays_whatever_the_order(
 @pytest.mark.parametrize("count", [1, 3])
 def test_equal_values_share_a_bucket_and_buckets_are_all_used(count: int) -> None:
     values = [v << 64 for v in range(30)] * 2
-    bucket = bucket_of(rows([1] * 60, values).slice(7, 45), "url", count)
-    again = bucket_of(rows([1] * 60, values).slice(37, 23), "url", count)
+    bucket = bucket_of(rows([1] * 60, values).slice(7, 45)["url"], count)
+    again = bucket_of(rows([1] * 60, values).slice(37, 23)["url"], count)
     assert np.array_equal(bucket[:23], again)
     assert set(bucket.tolist()) == set(range(count))

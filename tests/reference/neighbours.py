@@ -1,6 +1,6 @@
 """What dedup decides, the slow and obvious way: every pair of pictures is compared."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -48,9 +48,15 @@ class Verdict:
     distance: int
 
 
-def deduplicate(pairs: Sequence[Pair], radius: int) -> dict[str, Verdict]:
-    """Return what each dropped pair is dropped for, by pair id."""
-    left = sorted(pairs, key=lambda p: (-p.width * p.height, -len(p.caption), p.pair_id))
+def preference(pair: Pair) -> tuple[int, int, str]:
+    return -pair.width * pair.height, -len(pair.caption), pair.pair_id
+
+
+def deduplicate(
+    pairs: Sequence[Pair], radius: int, earlier: Collection[str] = ()
+) -> dict[str, Verdict]:
+    """Return what each dropped pair is dropped for, by pair id; those of `earlier` are preferred."""
+    left = sorted(pairs, key=lambda pair: (pair.pair_id not in earlier, *preference(pair)))
     dropped_for: dict[str, tuple[Pair, str]] = {}
     for method, is_same in (
         ("same_url", lambda a, b: a.url == b.url),
