@@ -87,7 +87,11 @@ def load_model(path: str) -> Clip:
         CorruptWorkspace: if it cannot be read.
     """
     damaged = f"{path} is truncated or damaged; delete its folder and run `witmill train` again"
-    content = read_torch_file(path, CorruptWorkspace(damaged))
+    return build_model(read_torch_file(path, CorruptWorkspace(damaged)))
+
+
+def build_model(content: Mapping[str, Any]) -> Clip:
+    """Return the model of a file that `save_model` wrote, given what is in it."""
     with torch.device("meta"):
         model = Clip(spec_from_dict(content["spec"]))
     model.load_state_dict(content["state_dict"], assign=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import ConfigError
 from train.image_tower import VisionTransformer
 from train.recipes import ModelSpec, VitSpec
 from train.resnet_tower import ModifiedResNet
@@ -18,13 +19,29 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 FIRST_TEMPERATURE = 0.07
 MAX_LOGIT_SCALE = 100.0
+FIRST_LOGIT_BIAS = -10.0
+"""Of the sigmoid loss: nearly all pairs of a batch do not belong together (SigLIP, section 3.2)."""
 
 
 class Clip(TextTower):
-    """Two towers and a learned temperature; B: batch, S: side in pixels, D: embedding."""
+    """Two towers and a learned temperature; B: batch, S: side in pixels, D: embedding.
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__(spec.text, embed=spec.embed, quick_gelu=spec.quick_gelu)
+    Options for training leave the state dict as it is.
+
+    Args:
+        patch_dropout: share of a picture's patches that a vision transformer does not see in training.
+        checkpointing: keep only each block's input for the backward pass and compute the block anew.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, *, patch_dropout: float = 0.0, checkpointing: bool = False
+    ) -> None:
+        super().__init__(
+            spec.text,
+            embed=spec.embed,
+            quick_gelu=spec.quick_gelu,
+            checkpointing=checkpointing,
+        )
         self.spec = spec
         self.visual: VisionTransformer | ModifiedResNet
         if isinstance(spec.image, VitSpec):
@@ -33,14 +50,35 @@ class Clip(TextTower):
                 resolution=spec.resolution,
                 embed=spec.embed,
                 quick_gelu=spec.quick_gelu,
+                patch_dropout=patch_dropout,
+                checkpointing=checkpointing,
+            )
+        elif patch_dropout:
+            raise ConfigError(
+                f"patch dropout is {patch_dropout:g}, but a ResNet has no patches; expected 0"
             )
         else:
-            self.visual = ModifiedResNet(spec.image, resolution=spec.resolution, embed=spec.embed)
+            self.visual = ModifiedResNet(
+                spec.image,
+                resolution=spec.resolution,
+                embed=spec.embed,
+                checkpointing=checkpointing,
+            )
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
+        self.logit_bias = nn.Parameter(torch.tensor(FIRST_LOGIT_BIAS)) if spec.logit_bias else None
 
-    def encode_image(self, pixels_B3SS: Tensor) -> Tensor:
-        """Return unit-length embeddings [B, D] of pictures, uint8."""
-        return functional.normalize(self.visual(normalize_pixels(pixels_B3SS)), dim=-1)
+    def encode_image(
+        self, pixels_B3SS: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return unit-length embeddings [B, D] of pictures, values from 0 to 255.
+
+        Args:
+            generator: draws the patches that training leaves out; default: torch's global one.
+        """
+        normalized = normalize_pixels(pixels_B3SS)
+        if isinstance(self.visual, VisionTransformer):
+            return functional.normalize(self.visual(normalized, generator=generator), dim=-1)
+        return functional.normalize(self.visual(normalized), dim=-1)
 
     def initialize(self) -> None:
         """Draw new weights from torch's global generator."""
@@ -54,7 +92,7 @@ class Clip(TextTower):
 
 
 def normalize_pixels(pixels_B3SS: Tensor) -> Tensor:
-    """Return uint8 pixels as floats, by the released models' mean and deviation per channel."""
+    """Return pixels from 0 to 255 as floats, by the released models' mean and deviation per channel."""
     mean = torch.tensor(PIXEL_MEAN, device=pixels_B3SS.device).view(3, 1, 1)
     std = torch.tensor(PIXEL_STD, device=pixels_B3SS.device).view(3, 1, 1)
     return (pixels_B3SS.float() / 255 - mean) / std

@@ -1,6 +1,6 @@
 """Measure the trained model on labelled pictures, without training on any (CLIP, section 3.1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +10,21 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dedup.evalsets import EvalSet, files_of, items, read_evalsets
+from dedup.evaluation.evalsets import (
+    EvalSet,
+    files_of,
+    is_labelled,
+    items,
+    prompts_of,
+    read_evalsets,
+)
 from pipeline import schemas
 from pipeline.errors import ConfigError, InputError
 from pipeline.pictures.images import ImageRefused, decode
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome
-from pipeline.runtime.progress import Progress
+from pipeline.runtime.progress import Progress, say
 from pipeline.runtime.stage import StageRun, begin
 from pipeline.runtime.workspace import Workspace
 from train.augment import CENTRE, square_crop
@@ -54,7 +61,7 @@ def run(config: EvaluateConfig, workspace: Workspace, executor: Executor) -> Man
 
     Raises:
         ConfigError: if no evaluation sets are named.
-        InputError: if a set cannot be read or holds no whole picture.
+        InputError: if a set cannot be read or holds no whole picture, or none names classes.
     """
     if not config.evalsets:
         raise ConfigError("evaluate.evalsets is not set, expected a TOML file that names the sets")
@@ -63,15 +70,28 @@ def run(config: EvaluateConfig, workspace: Workspace, executor: Executor) -> Man
     stage = begin("evaluate", config, workspace, reads=["train"], files=files)
     if stage.done:
         return stage.done
+    labelled = _labelled(evalsets)
     with computing(config.device, config.threads) as device:
         model = load_model(storage.join(workspace.path("train"), MODEL)).to(device).eval()
-        with Progress("evaluate", len(evalsets), unit="sets") as progress:
+        with Progress("evaluate", len(labelled), unit="sets") as progress:
             outcomes = []
-            for index, evalset in enumerate(evalsets):
+            for index, evalset in enumerate(labelled):
                 outcome = evaluate(model, evalset, config, device, stage, index)
                 progress.advance(rows=outcome.rows_in, drops=sum(outcome.drops.values()))
                 outcomes.append(outcome)
     return stage.finish(outcomes)
+
+
+def _labelled(evalsets: Sequence[EvalSet]) -> list[EvalSet]:
+    """Return the sets that name classes; the others are for `dedup` alone."""
+    labelled = [evalset for evalset in evalsets if is_labelled(evalset)]
+    if not labelled:
+        raise InputError(
+            "no evaluation set names the classes of its pictures, expected at least one"
+        )
+    for name in sorted({evalset.name for evalset in evalsets} - {e.name for e in labelled}):
+        say(f"evaluate   leaves out {name}: it names no classes")
+    return labelled
 
 
 def evaluate(
@@ -82,7 +102,7 @@ def evaluate(
     stage: StageRun,
     index: int,
 ) -> Outcome:
-    """Evaluate one set and write its part of each table."""
+    """Evaluate one set and write its part of each table; pictures without a class are left out."""
     embedded = embed(model, evalset, config.batch_size, device)
     if not embedded.names:
         raise InputError(
@@ -127,6 +147,8 @@ def _batches(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     squares: list[npt.NDArray[np.uint8]] = []
     for item in items(evalset):
+        if item.label is None:
+            continue
         try:
             picture = decode(item.data, short_side=resolution)
         except ImageRefused as refusal:
@@ -147,7 +169,7 @@ def predict(
     model: Clip, evalset: EvalSet, embedded: Embedded, classes: list[str], device: torch.device
 ) -> pa.Table:
     """Return PREDICTIONS of one set, zero-shot."""
-    classes_CD = class_embeddings(model, classes, evalset.prompts, device=device).cpu()
+    classes_CD = class_embeddings(model, classes, prompts_of(evalset), device=device).cpu()
     number = {label: i for i, label in enumerate(classes)}
     predicted: list[str] = []
     ranks: list[int] = []

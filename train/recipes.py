@@ -58,6 +58,7 @@ class ModelSpec:
         embed: width of the space both towers project into.
         resolution: side of the square picture, pixels.
         quick_gelu: x·sigmoid(1.702x) in place of GELU.
+        logit_bias: a learned bias of the logits, as the sigmoid loss needs.
     """
 
     embed: int
@@ -65,6 +66,7 @@ class ModelSpec:
     image: VitSpec | ResNetSpec
     text: TextSpec
     quick_gelu: bool = True
+    logit_bias: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,13 @@ D: embedding.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from train.recipes import ResNetSpec
 
@@ -72,10 +75,16 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """A ResNet whose side shrinks 32-fold before attention pooling."""
+    """A ResNet whose side shrinks 32-fold before attention pooling.
 
-    def __init__(self, spec: ResNetSpec, *, resolution: int, embed: int) -> None:
+    checkpointing: in training each block keeps its input alone for the backward pass.
+    """
+
+    def __init__(
+        self, spec: ResNetSpec, *, resolution: int, embed: int, checkpointing: bool = False
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         width = spec.width
         self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width // 2)
@@ -95,8 +104,9 @@ class ModifiedResNet(nn.Module):
         hidden = functional.relu(self.bn1(self.conv1(pixels_B3SS)))
         hidden = functional.relu(self.bn2(self.conv2(hidden)))
         hidden = self.avgpool(functional.relu(self.bn3(self.conv3(hidden))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            hidden = stage(hidden)
+        anew = self.checkpointing and self.training and torch.is_grad_enabled()
+        for block in (*self.layer1, *self.layer2, *self.layer3, *self.layer4):
+            hidden = _compute_anew(block, hidden) if anew else block(hidden)
         embedded: Tensor = self.attnpool(hidden)
         return embedded
 
@@ -112,6 +122,32 @@ class ModifiedResNet(nn.Module):
             # Each block starts as its shortcut alone.
             if name.startswith("layer") and name.endswith("bn3.weight"):
                 nn.init.zeros_(parameter)
+
+
+def _compute_anew(block: nn.Module, maps_BCSS: Tensor) -> Tensor:
+    """Return the block's output, keeping its input alone for the backward pass."""
+    output: Tensor = checkpoint(
+        block,
+        maps_BCSS,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _statistics_kept(block)),
+    )
+    return output
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Keep a block that is computed a second time from counting its batch a second time."""
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _stage(channels_in: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:

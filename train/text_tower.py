@@ -10,6 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from train.recipes import TextSpec
 
@@ -66,17 +67,33 @@ class ResidualBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of residual blocks."""
+    """A stack of residual blocks; checkpointing: in training each keeps its input alone."""
 
-    def __init__(self, width: int, layers: int, heads: int, *, quick_gelu: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        *,
+        quick_gelu: bool,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         blocks = (ResidualBlock(width, heads, quick_gelu=quick_gelu) for _ in range(layers))
         self.resblocks = nn.ModuleList(blocks)
 
     def forward(self, tokens_BLW: Tensor, *, causal: bool) -> Tensor:
         """Return the last block's output, [B, L, W]."""
+        anew = self.checkpointing and self.training and torch.is_grad_enabled()
         for block in self.resblocks:
-            tokens_BLW = block(tokens_BLW, causal=causal)
+            if anew:
+                # No block draws anything at random, so no random state needs keeping.
+                tokens_BLW = checkpoint(
+                    block, tokens_BLW, causal=causal, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                tokens_BLW = block(tokens_BLW, causal=causal)
         return tokens_BLW
 
     def initialize(self) -> None:
@@ -101,11 +118,19 @@ class TextTower(nn.Module):
     so `Clip` inherits from this class.
     """
 
-    def __init__(self, spec: TextSpec, *, embed: int, quick_gelu: bool) -> None:
+    def __init__(
+        self, spec: TextSpec, *, embed: int, quick_gelu: bool, checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(spec.vocabulary, spec.width)
         self.positional_embedding = nn.Parameter(torch.empty(spec.context, spec.width))
-        self.transformer = Transformer(spec.width, spec.layers, spec.heads, quick_gelu=quick_gelu)
+        self.transformer = Transformer(
+            spec.width,
+            spec.layers,
+            spec.heads,
+            quick_gelu=quick_gelu,
+            checkpointing=checkpointing,
+        )
         self.ln_final = nn.LayerNorm(spec.width)
         self.text_projection = nn.Parameter(torch.empty(spec.width, embed))
 

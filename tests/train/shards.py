@@ -17,6 +17,14 @@ Pair = tuple[bytes, str]
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 230), "grey": (128,) * 3}
 
 
+# Columns that training does not look at.
+UNREAD = {
+    field.name: [] if pa.types.is_list(field.type) else "" if field.type == pa.string() else 0
+    for field in schemas.SHARD_INDEX
+    if not field.nullable
+}
+
+
 def png(rgb: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "PNG")
@@ -42,7 +50,7 @@ def write_shard(path: Path, name: str, pairs: Sequence[Pair], first: int) -> pa.
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for i, (image, caption) in enumerate(pairs, start=first):
             key = f"{i:09d}"
-            row: dict[str, Any] = {"pair_id": f"{i:032x}", "shard": name, "key": key}
+            row: dict[str, Any] = {**UNREAD, "pair_id": f"{i:032x}", "shard": name, "key": key}
             row |= {"caption": caption, "image_member": f"{key}.png"}
             members = {"image": ("png", image), "caption": ("txt", caption.encode())}
             members["metadata"] = ("json", b"{}")

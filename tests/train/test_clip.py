@@ -1,23 +1,19 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import ConfigError
+from tests.train.models import RESNET, VIT, build
 from train.clip import Clip, normalize_pixels
-from train.recipes import ModelSpec, ResNetSpec, TextSpec, VitSpec
+from train.image_tower import drop_patches
+from train.recipes import ModelSpec, ResNetSpec
 from train.resnet_tower import ModifiedResNet
 from train.text_tower import Attention, QuickGELU
 from train.tokenizer import tokenize
-
-TEXT = TextSpec(width=32, heads=2, layers=2, context=12)
-VIT = ModelSpec(
-    embed=16, resolution=16, image=VitSpec(layers=2, width=32, heads=2, patch=8), text=TEXT
-)
-RESNET = ModelSpec(
-    embed=16, resolution=64, image=ResNetSpec(blocks=(1, 2, 1, 1), width=8, heads=4), text=TEXT
-)
 
 # Names of open_clip's ViT and of OpenAI's ResNet, written down from their files.
 VIT_NAMES = """
@@ -38,13 +34,6 @@ visual.layer1.0.downsample.0.weight visual.layer1.0.downsample.1.running_mean
 visual.layer2.1.conv2.weight visual.attnpool.positional_embedding visual.attnpool.k_proj.weight
 visual.attnpool.q_proj.bias visual.attnpool.v_proj.weight visual.attnpool.c_proj.weight
 """
-
-
-def build(spec: ModelSpec) -> Clip:
-    torch.manual_seed(0)
-    model = Clip(spec)
-    model.initialize()
-    return model
 
 
 def test_vit_weights_have_open_clips_names() -> None:
@@ -141,3 +130,74 @@ def test_quick_gelu_is_chosen_by_the_spec() -> None:
     torch.testing.assert_close(QuickGELU()(values), values * torch.sigmoid(1.702 * values))
     activations = {type(m) for m in build(VIT).modules() if isinstance(m, QuickGELU | nn.GELU)}
     assert activations == {QuickGELU}
+
+
+def learn(model: Clip) -> dict[str, Tensor]:
+    """Return gradients and statistics after two passes over the same pairs."""
+    side = model.spec.resolution
+    pixels = torch.arange(4 * 3 * side**2).remainder(253).to(torch.uint8).view(4, 3, side, side)
+    text = torch.from_numpy(tokenize(["a", "b c", "d", "e f g"], 12))
+    for _ in range(2):
+        image = model.encode_image(pixels)
+        (image @ model.encode_text(text).T).square().sum().backward()
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return {**gradients, **{f"buffer {n}": b.clone() for n, b in model.named_buffers()}}
+
+
+@pytest.mark.parametrize("spec", [VIT, RESNET], ids=["vit", "resnet"])
+def test_checkpointing_changes_neither_gradients_nor_statistics(spec: ModelSpec) -> None:
+    plain, anew = build(spec).train(), Clip(spec, checkpointing=True).train()
+    anew.load_state_dict(plain.state_dict())
+    expected, found = learn(plain), learn(anew)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_patches_left_out_depend_on_the_generator_alone() -> None:
+    patches = torch.arange(3 * 10).float().view(3, 10, 1)
+    first = drop_patches(patches, 0.6, torch.Generator().manual_seed(5))
+    torch.manual_seed(9)
+    again = drop_patches(patches, 0.6, torch.Generator().manual_seed(5))
+    other = drop_patches(patches, 0.6, torch.Generator().manual_seed(6))
+    assert first.shape == (3, 4, 1)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    for row, kept in enumerate(first.flatten(1).tolist()):
+        assert len(set(kept)) == 4
+        assert set(kept) <= set(range(10 * row, 10 * row + 10))
+
+
+def test_every_patch_is_left_out_equally_often() -> None:
+    patches = torch.arange(16).float().view(1, 16, 1).expand(4000, -1, -1)
+    kept = drop_patches(patches, 0.75, torch.Generator().manual_seed(0))
+    counts = torch.bincount(kept.flatten().long(), minlength=16)
+    # 4,000 pictures keep a quarter: 1,000 each, five standard deviations are 137.
+    assert (counts - 1000).abs().max() < 137
+
+
+def test_patches_are_left_out_in_training_only_and_the_class_token_never() -> None:
+    model = Clip(VIT, patch_dropout=0.99)
+    model.initialize()
+    pixels = torch.randint(0, 256, (2, 3, 16, 16))
+    plain = build(VIT).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval().encode_image(pixels), plain.encode_image(pixels))
+    seen: list[tuple[int, ...]] = []
+    model.visual.ln_pre.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    model.train().encode_image(pixels)
+    assert seen[0].shape == (2, 2, 32)
+    first = model.visual.class_embedding + model.visual.positional_embedding[0]
+    torch.testing.assert_close(seen[0][:, 0], first.expand(2, -1))
+
+
+def test_a_resnet_has_no_patches_to_leave_out() -> None:
+    with pytest.raises(ConfigError, match=r"patch dropout is 0\.5, but a ResNet has no patches"):
+        Clip(RESNET, patch_dropout=0.5)
+
+
+def test_a_bias_of_the_logits_is_there_when_asked_for() -> None:
+    assert build(VIT).logit_bias is None
+    bias = build(replace(VIT, logit_bias=True)).logit_bias
+    assert bias is not None
+    assert bias.item() == -10

@@ -93,6 +93,20 @@ def test_a_set_without_a_whole_picture_is_one_line(
         evaluate.run(config(file), trained, inline)
 
 
+def test_a_set_that_names_no_classes_is_left_out(
+    trained: Workspace, evalsets: Path, inline: Executor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (evalsets.parent / "list.txt").write_text("1.jpg#0\tA red thing.\n")
+    alone = evalsets.parent / "alone.toml"
+    alone.write_text('[captions]\npath = "list.txt"\n')
+    with pytest.raises(InputError, match="no evaluation set names the classes"):
+        evaluate.run(config(alone), trained, inline)
+    evalsets.write_text(evalsets.read_text() + '[captions]\npath = "list.txt"\n')
+    manifest = evaluate.run(config(evalsets), trained, inline)
+    assert manifest.rows_in == 40
+    assert "leaves out captions: it names no classes" in capsys.readouterr().err
+
+
 def test_a_damaged_model_is_one_line(trained: Workspace, evalsets: Path, inline: Executor) -> None:
     path = Path(trained.path("train/model.pt"))
     data = bytearray(path.read_bytes())
