@@ -113,6 +113,7 @@ def made_up_pairs(first: int, rows: int) -> pa.Table:
             "page_url": pages.take(pa.array(rng.integers(0, len(pages), rows))),
             "source": pa.repeat(f"crawl-{first:012d}.warc.gz", rows),
             "source_offset": np.arange(rows, dtype=np.int64) * 4096,
+            "blur_boxes": pa.nulls(rows, schemas.CAPTIONS.field("blur_boxes").type),
             "query_ids": made_up_matches(rng, rows),
             "language": pa.repeat("en", rows),
             "language_probability": rng.integers(15, 100, rows).astype(np.float32) / 100,

@@ -51,6 +51,7 @@ def stage_seconds(texts: pa.Array, config: CaptionsConfig) -> float:
         "page_url": [f"http://{i}.example.com/" for i in range(PAIRS)],
         "source": ["benchmark"] * PAIRS,
         "source_offset": range(PAIRS),
+        "blur_boxes": [None] * PAIRS,
         "query_ids": [[1, 2, 3]] * PAIRS,
         "language": ["en"] * PAIRS,
         "language_probability": [0.9] * PAIRS,

@@ -92,6 +92,7 @@ def write_matches(workspace: Workspace, captions: pa.Array) -> None:
             "page_url": pa.nulls(len(texts), pa.string()),
             "source": ["benchmark"] * len(texts),
             "source_offset": range(len(texts)),
+            "blur_boxes": [None] * len(texts),
             "query_ids": [[1, 2, 3]] * len(texts),
         }
         outcomes.append(

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import schemas
+from pipeline.downloading.hosts import by_host
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import MAIN, Manifest
@@ -54,9 +55,11 @@ VIEWS = (
     View(name="deduplicated", stage="dedup", schema=schemas.DEDUPLICATED),
     View(name="duplicates", stage="dedup", table="duplicates", schema=schemas.DUPLICATES),
     View(name="eval_overlaps", stage="dedup", table="eval_overlaps", schema=schemas.EVAL_OVERLAPS),
+    View(name="embeddings", stage="dedup", table="embeddings", schema=schemas.EMBEDDINGS),
     View(name="corpus", stage="rebalance", schema=schemas.DEDUPLICATED),
     View(name="samples", stage="shard", schema=schemas.SHARD_INDEX),
     View(name="shards", stage="shard", table="shards", schema=schemas.SHARDS),
+    View(name="removed", stage="shard", table="removed", schema=schemas.REMOVED),
     View(name="training_steps", stage="train", schema=schemas.TRAINING_STEPS),
     View(name="evaluations", stage="evaluate", schema=schemas.EVALUATIONS),
     View(name="predictions", stage="evaluate", table="predictions", schema=schemas.PREDICTIONS),
@@ -143,11 +146,9 @@ def run_query(
         raise ConfigError("--format parquet cannot be printed; give a file with --output")
     if kind == "table" and output is not None:
         raise ConfigError("--format table cannot be written; choose csv, json or parquet")
-    for stage in STAGES:
-        if workspace.manifest(stage.name) and (changed := workspace.out_of_date(stage.name)):
-            say(
-                f"{stage.name} is out of date, {changed} changed since; its tables are the old ones"
-            )
+    manifests = workspace.manifests(stage.name for stage in STAGES)
+    for stage, changed in workspace.out_of_date(manifests).items():
+        say(f"{stage} is out of date, {changed} changed since; its tables are the old ones")
     if kind == "table":
         _print_table(query_table(workspace, query, limit=SHOWN_ROWS + 1))
         return
@@ -192,7 +193,7 @@ def view_definitions(
         connection: for a remote workspace, reads the parts through pyarrow instead of DuckDB's own
             extension, which would have to be downloaded.
     """
-    manifests = {stage.name: workspace.manifest(stage.name) for stage in STAGES}
+    manifests = workspace.manifests(stage.name for stage in STAGES)
     for manifest in filter(None, manifests.values()):
         workspace.check_sizes(manifest)
     reader = _Reader(workspace, manifests, connection)
@@ -206,6 +207,8 @@ def view_definitions(
         f"SELECT '{stage.name}' AS stage, * FROM ({reader.select(stage.name, 'drops', schemas.DROPS)})"
         for stage in STAGES
     )
+    answers = reader.select("download", "hosts", schemas.HOST_ANSWERS)
+    selects["download_hosts"] = by_host(answers)
     selects["history"] = _history(reader)
     selects["stages"] = _stages(workspace, manifests)
     return selects
@@ -230,13 +233,14 @@ def _history(reader: "_Reader") -> str:
 
 
 def _stages(workspace: Workspace, manifests: Mapping[str, Manifest | None]) -> str:
+    late = workspace.out_of_date(manifests)
     rows = []
     for position, stage in enumerate(STAGES):
         manifest = manifests[stage.name]
         if manifest is None:
             rows.append([stage.name, position, "not run", None, None, None, None])
             continue
-        state = "out of date" if workspace.out_of_date(stage.name) else "done"
+        state = "out of date" if stage.name in late else "done"
         dropped = sum(manifest.drops.values())
         rows.append(
             [
@@ -303,9 +307,11 @@ def _sql_type(kind: pa.DataType) -> str:
         return "BLOB"
     return {
         "string": "VARCHAR",
+        "bool": "BOOLEAN",
         "int32": "INTEGER",
         "int64": "BIGINT",
         "uint64": "UBIGINT",
+        "halffloat": "FLOAT",
         "float": "FLOAT",
         "double": "DOUBLE",
     }[str(kind)]

@@ -14,14 +14,18 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import ValidationError
 
 import pipeline
+from dedup.calibration.calibrate_command import calibrate
+from dedup.evaluation.evalset_commands import app as evalsets_app
 from pipeline import plan as plans
 from pipeline.errors import ConfigError, WitmillError
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.settings import Settings, explain, read_settings
 from pipeline.runtime.workspace import Workspace
+from pipeline.shards import commands as shards
 from pipeline.stages import STAGES, Stage
 from pipeline.status import print_evaluations, print_status
 from queries.commands import app as queries_app
+from train import commands as models
 
 app = App(
     name="witmill",
@@ -36,6 +40,11 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(queries_app)
+app.command(evalsets_app)
+app.command(shards.verify)
+app.command(shards.reshard)
+app.command(shards.remove)
+app.command(models.export)
 
 WorkspaceOption = Annotated[
     str, Parameter(name=["--workspace", "-w"], help="folder or URL that holds the run")
@@ -281,6 +290,7 @@ def demo(
 def _assemble() -> None:
     for stage in STAGES:
         app.command(_stage_command(stage), name=stage.name)
+    app["dedup"].command(calibrate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

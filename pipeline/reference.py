@@ -2,10 +2,11 @@
 
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+from cyclopts import App
 from rich.console import Console
 
 from pipeline import schemas
@@ -19,14 +20,20 @@ _NOTE = "<!-- Made from the code by `make docs`; changes here are overwritten. -
 
 def commands_page() -> str:
     """Return `--help` of every command as Markdown."""
-    names = [stage.name for stage in STAGES]
-    others = ["demo", "run", "status", "sql", "catalog"]
     sections = [_NOTE, "# Commands", _help([])]
-    for name in [*others, *names]:
-        sections += [f"## witmill {name}", _help([name])]
-    for name in ("build", "source", "wikipedia", "pageviews", "stats", "explain"):
-        sections += [f"## witmill queries {name}", _help(["queries", name])]
+    for names in _commands(app):
+        sections += [f"## witmill {' '.join(names)}", _help(names)]
     return "\n\n".join(sections) + "\n"
+
+
+def _commands(group: App, *before: str) -> Iterator[list[str]]:
+    """Yield the words of every command below `group` that does something by itself."""
+    for name in group:
+        if name.startswith("-"):
+            continue
+        if group[name].default_command is not None:
+            yield [*before, name]
+        yield from _commands(group[name], *before, name)
 
 
 def settings_page() -> str:
@@ -107,11 +114,19 @@ def _schemas() -> list[tuple[str, pa.Schema]]:
                 "balance/distribution, rebalance/distribution",
                 schemas.QUERY_DISTRIBUTION,
             ),
+            ("ROBOTS", "while download reads them", schemas.ROBOTS),
             ("DOWNLOADED", "download, dedup, rebalance", schemas.DOWNLOADED),
+            ("HOST_ANSWERS", "download/hosts", schemas.HOST_ANSWERS),
+            ("WORST_HOSTS", "download/worst_hosts", schemas.WORST_HOSTS),
             ("DUPLICATES", "dedup/duplicates", schemas.DUPLICATES),
             ("EVAL_OVERLAPS", "dedup/eval_overlaps", schemas.EVAL_OVERLAPS),
+            ("EMBEDDINGS", "dedup/embeddings", schemas.EMBEDDINGS),
+            ("EVALUATION_PICTURES", "SETS.index/NAME", schemas.EVALUATION_PICTURES),
+            ("CALIBRATION", "`witmill dedup calibrate`", schemas.CALIBRATION),
             ("SHARD_INDEX", "shard", schemas.SHARD_INDEX),
             ("SHARDS", "shard/shards", schemas.SHARDS),
+            ("REMOVED", "shard/removed", schemas.REMOVED),
+            ("REMOVALS", "removals, what `witmill remove` was given", schemas.REMOVALS),
             ("TRAINING_STEPS", "train", schemas.TRAINING_STEPS),
             ("EVALUATIONS", "evaluate", schemas.EVALUATIONS),
             ("PREDICTIONS", "evaluate/predictions", schemas.PREDICTIONS),

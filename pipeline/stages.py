@@ -53,7 +53,7 @@ class Stage:
 
 
 _LIBRARIES = {
-    "download": ("img2dataset", "pdqhash", "PIL", "simplejpeg", "urllib3"),
+    "download": ("certifi", "idna", "img2dataset", "PIL", "pycurl", "simplejpeg", "urllib3"),
     "train": ("ftfy", "instant_clip_tokenizer", "PIL", "simplejpeg", "torch"),
 }
 
@@ -143,10 +143,10 @@ STAGES = (
     ),
     Stage(
         name="shard",
-        reads=("rebalance", "download"),
+        reads=("rebalance", "download", "match", "ingest"),
         config=shard.ShardConfig,
         run=shard.run,
-        reasons={},
+        reasons=shard.REASONS,
         example="--samples-per-shard 10000",
     ),
     Stage(

@@ -31,7 +31,8 @@ def test_a_page_made_from_the_code_is_up_to_date(name: str) -> None:
 
 def test_the_help_of_every_command_has_an_example() -> None:
     sections = reference.commands_page().split("## witmill ")[1:]
-    assert len(sections) == len(STAGES) + 11
+    titles = {section.splitlines()[0] for section in sections}
+    assert titles > {stage.name for stage in STAGES} | {"dedup calibrate", "queries build"}
     assert [s.splitlines()[0] for s in sections if "Example: witmill" not in s] == []
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("pipeline", "queries", "dedup", "train")
 CORE = [
     *sorted((ROOT / "pipeline/runtime").glob("*.py")),
-    ROOT / "pipeline/schemas.py",
+    *sorted((ROOT / "pipeline/schemas").glob("*.py")),
     ROOT / "pipeline/errors.py",
 ]
 KNOWS_ALL = {"stages", "plan", "status", "catalog", "demo", "cli", "reference"}
@@ -59,9 +59,40 @@ def test_queries_stand_on_the_core_alone(path: Path) -> None:
     assert outside(path, "queries", *core, *tokens) == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "dedup").glob("*.py")), ids=lambda p: p.name)
-def test_dedup_knows_no_training(path: Path) -> None:
-    assert [name for name in imports(path) if name.startswith("train")] == []
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "pipeline/pages").glob("*.py")), ids=lambda p: p.name
+)
+def test_pages_know_of_inputs_what_they_give_alone(path: Path) -> None:
+    given = ("pipeline.inputs.pairs", "pipeline.inputs.captures")
+    core = ("pipeline.runtime", "pipeline.schemas", "pipeline.matching.trie_tables")
+    assert outside(path, "pipeline.pages", *core, *given) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("inputs/boxes", []),
+        ("inputs/pairs", ["pipeline.inputs.boxes", "pipeline.pages.urls"]),
+        ("inputs/captures", ["pipeline.pages.urls", "pipeline.schemas"]),
+        ("pages/urls", []),
+    ],
+)
+def test_what_pages_and_inputs_share_stands_below_both(module: str, allowed: list[str]) -> None:
+    assert outside(ROOT / f"pipeline/{module}.py", *allowed) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "pipeline/fetching").glob("*.py")), ids=lambda p: p.name
+)
+def test_fetching_knows_neither_pictures_nor_stages(path: Path) -> None:
+    core = ("pipeline", "pipeline.runtime", "pipeline.schemas", "pipeline.errors")
+    assert outside(path, "pipeline.fetching", *core[1:]) in ([], ["pipeline"])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dedup").rglob("*.py")), ids=lambda p: p.name)
+def test_dedup_knows_no_training_but_to_read_a_model_of_ours(path: Path) -> None:
+    known = {"train.checkpoint", "train.clip"} if path.name == "networks.py" else set()
+    assert {name for name in imports(path) if name.startswith("train")} == known
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -75,21 +106,26 @@ def test_only_those_that_may_know_every_stage(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [p for p in MODULES if "train" not in p.relative_to(ROOT).parts], ids=lambda p: p.name
 )
-def test_torch_is_imported_under_train_alone(path: Path) -> None:
+def test_torch_is_imported_under_train_and_where_a_model_is_asked_for(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    asked_for = path.parent.name in ("dedup", "embedding") and path.stem in (
+        "networks",
+        "efficientnet",
+    )
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in tree.body if asked_for else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
-    assert not names & {"torch", "torchvision"}
+    assert not names & {"torch", "torchvision", "onnx", "onnxruntime"}
 
 
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     code = (
         "import sys, pipeline.cli; "
-        "heavy = {'torch', 'numba', 'img2dataset', 'ray', 'fasttext', 'PIL'} & set(sys.modules); "
-        "print(sorted(heavy))"
+        "heavy = {'torch', 'onnxruntime', 'faiss', 'numba', 'img2dataset', 'ray', 'fasttext', 'PIL'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     answer = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert answer.strip() == "[]"

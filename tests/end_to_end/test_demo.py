@@ -39,9 +39,21 @@ def test_each_stage_reads_what_the_one_before_left(demo: Demo) -> None:
 # Reasons of runs that this one is not: over a folder of all sorts or a crawl with files missing, with
 # another crawl added, with pictures from archives. The stages' own tests have those.
 ELSEWHERE = {
-    "ingest": {"unknown_file", "missing_file"},
+    "ingest": {"unknown_file", "missing_file", "broken_box"},
     "balance": {"known"},
-    "download": {"not_captured", "broken_capture"},
+    "download": {
+        "blocked",
+        "broken_capture",
+        "host_busy",
+        "not_captured",
+        "robots_unreachable",
+        "tdm_reservation",
+        "too_compressed",
+        "too_few_bytes",
+        "too_long",
+    },
+    "dedup": {"evaluation_caption", "same_caption", "similar"},
+    "shard": {"removed"},
 }
 
 

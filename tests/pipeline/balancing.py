@@ -98,8 +98,8 @@ def downloaded_table(pairs: Pairs) -> pa.Table:
         if field.nullable:
             values[field.name] = pa.nulls(size, field.type)
         else:
-            blank = "x" if field.type == pa.string() else 1
-            values[field.name] = pa.array([blank] * size, field.type)
+            blanks = {pa.string(): "x", pa.binary(32): bytes(32)}
+            values[field.name] = pa.array([blanks.get(field.type, 1)] * size, field.type)
     columns = {name: table[name] for name in table.column_names}
     return pa.table({**columns, **values}).select(schemas.DOWNLOADED.names).cast(schemas.DOWNLOADED)
 

@@ -1,6 +1,5 @@
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from pipeline import balance, schemas
 from pipeline.balance import BalanceConfig, RebalanceConfig, cap_for_tail_share, first_cap
-from pipeline.caps import balance_report
 from pipeline.caps.priorities import Thresholds, query_keys, read_matches
 from pipeline.caps.priority_kernels import count_matches, near_matches
 from pipeline.caps.thresholds import ranked
@@ -38,13 +36,7 @@ from tests.pipeline.balancing import (
 )
 from tests.reference.balancing import Pairs, counts, holders, selection, tail_share
 
-
-@pytest.fixture(autouse=True, scope="module")
-def no_plot() -> Iterator[None]:
-    """Leave out the picture, which takes longer than a small balance and has tests of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(balance_report, "draw", lambda *_: b"")
-        yield
+pytestmark = pytest.mark.usefixtures("no_plot")
 
 
 def balanced(folder: Path | str, pairs: Pairs, parts: int = 1, **options: float) -> Workspace:

@@ -242,6 +242,7 @@ def languages(captions: list[str], urls: list[str], pages: list[str | None]) -> 
             "page_url": pages,
             "source": ["s"] * count,
             "source_offset": [0] * count,
+            "blur_boxes": [None] * count,
             "query_ids": [[1]] * count,
             "language": ["en"] * count,
             "language_probability": [0.9] * count,

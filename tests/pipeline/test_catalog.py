@@ -18,7 +18,8 @@ from pipeline.runtime.workspace import Workspace
 
 def two_pairs() -> pa.Table:
     rows = [
-        {name: f"{name} {i}" for name in schemas.PAIRS.names} | {"source_offset": i}
+        {name: f"{name} {i}" for name in schemas.PAIRS.names}
+        | {"source_offset": i, "blur_boxes": [[0.25, 0.0, 0.5, 1.0]]}
         for i in range(2)
     ]
     return pa.Table.from_pylist(rows, schema=schemas.PAIRS)

@@ -10,7 +10,7 @@ import dedup
 import pipeline
 import queries
 import train
-from pipeline.pictures.fetch import FetchRefused
+from pipeline.fetching.fetch import FetchRefused
 from pipeline.pictures.images import ImageRefused
 
 
@@ -50,7 +50,7 @@ def test_every_exception_comes_whole_out_of_another_process(kind: type[BaseExcep
 
 def test_every_exception_is_found() -> None:
     names = {kind.__qualname__ for kind in exceptions()}
-    assert {"ImageRefused", "FetchRefused", "AddressRefused", "BrokenRecord"} <= names
+    assert {"ImageRefused", "FetchRefused", "BrokenRecord"} <= names
 
 
 def test_a_refusal_says_reason_and_detail() -> None:

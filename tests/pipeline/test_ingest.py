@@ -94,6 +94,7 @@ def test_every_reason_comes_from_real_input(workspace: Workspace, tmp_path: Path
     ]
     (tmp_path / "x.warc").write_bytes(b"".join(archive))
     (tmp_path / "x.png").write_bytes(b"\x89PNG")
+    (tmp_path / "x.csv").write_text("url,text,face_bboxes\nhttp://h.example/b,A cat,[[0.1]]\n")
     manifest = start(workspace, tmp_path, max_failed_files=1)
     found = dict.fromkeys(sorted(REASONS), 1)
     del found["missing_file"]

@@ -30,6 +30,7 @@ def matches(captions: list[str]) -> pa.Table:
             "page_url": [None] * count,
             "source": ["s"] * count,
             "source_offset": [0] * count,
+            "blur_boxes": [None] * count,
             "query_ids": [[1, 2]] * count,
         },
         schema=schemas.MATCHES,
