@@ -175,20 +175,20 @@ def _refusal(code: int, message: str, errno: int) -> FetchRefused:
         return FetchRefused("tls", found[1].strip())
     if code == pycurl.E_BAD_CONTENT_ENCODING:
         return FetchRefused("content_encoding", "in transfer")
-    if code == pycurl.E_GOT_NOTHING:
-        return FetchRefused("connection", "closed without an answer")
-    if code == pycurl.E_PARTIAL_FILE:
-        return FetchRefused("connection", "closed before the end")
+    if code == pycurl.E_COULDNT_CONNECT:
+        return FetchRefused("connection", os.strerror(errno) if errno else "no address answers")
     if code in _LOST and "chunk" not in message.lower():
-        return FetchRefused("connection", os.strerror(errno) if errno else _LOST[code])
+        return FetchRefused("connection", _LOST[code])
     return FetchRefused("bad_response", _BROKEN.get(code, f"libcurl error {code}"))
 
 
+# Which of the last four it is, and whether with an error number, is a matter of moments.
 _LOST = {
-    pycurl.E_COULDNT_CONNECT: "no address answers",
     pycurl.E_SSL_CONNECT_ERROR: "closed during the TLS handshake",
-    pycurl.E_SEND_ERROR: "closed",
-    pycurl.E_RECV_ERROR: "closed",
+    pycurl.E_GOT_NOTHING: "closed before the end",
+    pycurl.E_PARTIAL_FILE: "closed before the end",
+    pycurl.E_SEND_ERROR: "closed before the end",
+    pycurl.E_RECV_ERROR: "closed before the end",
 }
 _BROKEN = {
     pycurl.E_RECV_ERROR: "broken chunks",
