@@ -163,13 +163,13 @@ def _edges(
         first_only: leave out most pairs but the first of each query.
     """
     # The library of the search is an extra, and only needed here.
-    from dedup.embedding.vectors import find_similar
+    from dedup.embedding.vectors import find_similar, similarities
 
     near = find_near(_words(queries), _words(targets), alike.max_distance)
     ours, theirs = _vectors(queries), _vectors(targets)
     query, target, distance = near.query, near.target, near.distance.astype(np.float64)
     if alike.confirm_similarity is not None:
-        is_sure = _cosines(ours, theirs, query, target) >= alike.confirm_similarity
+        is_sure = similarities(ours, theirs, query, target) >= alike.confirm_similarity
         query, target, distance = query[is_sure], target[is_sure], distance[is_sure]
     method = np.full(len(query), _NEAR, np.int8)
     if alike.min_similarity is not None:
@@ -187,21 +187,6 @@ def _edges(
     return _Edges(
         query=query[order], target=target[order], method=method[order], distance=distance[order]
     )
-
-
-def _cosines(
-    ours: npt.NDArray[np.float16],
-    theirs: npt.NDArray[np.float16],
-    query: Positions,
-    target: Positions,
-) -> npt.NDArray[np.float64]:
-    """Return the inner products of some pairs of rows, a few thousand at a time."""
-    found = np.empty(len(query))
-    for start in range(0, len(query), FEW):
-        part = slice(start, start + FEW)
-        left, right = ours[query[part]].astype(np.float64), theirs[target[part]].astype(np.float64)
-        found[part] = np.einsum("id,id->i", left, right)
-    return found
 
 
 def _words(pictures: pa.Table) -> Any:

@@ -173,11 +173,19 @@ def confirmed(
     queries: Vectors, targets: Vectors, query: Positions, target: Positions, least: float
 ) -> tuple[Positions, Positions, npt.NDArray[np.float64]]:
     """Return those of the pairs that are similar, and how similar."""
+    similarity = similarities(queries, targets, query, target)
+    good = similarity >= least
+    return query[good], target[good], similarity[good]
+
+
+def similarities(
+    queries: Vectors, targets: Vectors, query: Positions, target: Positions
+) -> npt.NDArray[np.float64]:
+    """Return the inner product of each pair."""
     similarity = np.empty(len(query), np.float64)
     halves = (queries.view(np.uint16), targets.view(np.uint16))
     _multiply(*halves, query, target, _NUMBERS, similarity)
-    good = similarity >= least
-    return query[good], target[good], similarity[good]
+    return similarity
 
 
 # Every float16 by its bits: looking them up is faster than what the processor or numpy does.

@@ -4,13 +4,11 @@ Every stage owns `<root>/<stage>/`: numbered Parquet parts of its main table, on
 table, and `manifest.json`, written last. A stage is out of date when what it read has changed since.
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schemas
 from pipeline.errors import ConfigError, CorruptWorkspace, InputError, MissingInput
-from pipeline.runtime import storage
+from pipeline.runtime import locks, storage
 from pipeline.runtime.manifest import FORMAT, Manifest, Part
 from pipeline.runtime.parquet import write_parquet
 
@@ -74,16 +72,7 @@ class Workspace:
         if storage.is_url(self.root):
             yield
             return
-        path = Path(storage.local_path(self.path(PROPERTIES)))
-        with storage.storage_errors("read", str(path)):
-            file = path.open()
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"another witmill is at work in {self.root}; wait for it or stop it"
-                ) from error
+        with locks.locked(storage.local_path(self.path(PROPERTIES)), where=f"in {self.root}"):
             yield
 
     def require(self) -> None:

@@ -1,8 +1,6 @@
 """Find the shards of a corpus: a workspace that packed them, or a folder that holds nothing else."""
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import CorruptWorkspace, InputError, MissingInput
-from pipeline.runtime import storage
+from pipeline.runtime import locks, storage
 from pipeline.runtime.manifest import Manifest, Part, digest
 from pipeline.runtime.workspace import MANIFEST, PROPERTIES, Workspace
 
@@ -88,7 +86,7 @@ def reading(place: str) -> Iterator[Corpus]:
     Raises:
         InputError: if another witmill is changing them; see also `open_corpus`.
     """
-    with _locked(open_corpus(place).folder, fcntl.LOCK_SH):
+    with _locked(open_corpus(place).folder, shared=True):
         yield open_corpus(place)
 
 
@@ -99,27 +97,18 @@ def writing(workspace: Workspace) -> Iterator[None]:
     Raises:
         InputError: if another witmill reads them.
     """
-    with _locked(workspace.path(STAGE), fcntl.LOCK_EX):
+    with _locked(workspace.path(STAGE), shared=False):
         yield
 
 
 @contextmanager
-def _locked(folder: str, mode: int) -> Iterator[None]:
+def _locked(folder: str, *, shared: bool) -> Iterator[None]:
     # Not the lock of the workspace: while `train` holds that, the shards may well be read.
     if storage.is_url(folder) or not storage.exists(folder):
         yield
         return
-    with storage.storage_errors("read", folder):
-        opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, mode | fcntl.LOCK_NB)
+    with locks.locked(folder, where=f"on {folder}", shared=shared):
         yield
-    except BlockingIOError as error:
-        raise InputError(
-            f"another witmill is at work on {folder}; wait for it or stop it"
-        ) from error
-    finally:
-        os.close(opened)
 
 
 def real_path(place: str) -> str:

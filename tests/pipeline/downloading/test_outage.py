@@ -30,13 +30,16 @@ def test_the_line_says_what_was_seen():
 
 @pytest.mark.parametrize("reason", ["http_404", "not_an_image", "tls", "empty", None])
 def test_an_answer_of_any_kind_is_one(reason):
-    see(Watch(0.9), range(5 * WATCHED_HOSTS), reason)
+    watch = Watch(0.9)
+    see(watch, range(5 * WATCHED_HOSTS), reason)
+    assert watch.round == 5 * WATCHED_HOSTS
 
 
 def test_a_share_of_dead_hosts_is_usual():
     watch = Watch(0.9)
     for host in range(10 * WATCHED_HOSTS):
         watch.see(f"http://h{host}.example/a", None if host % 8 == 0 else "dns")
+    assert watch.round == 10 * WATCHED_HOSTS
 
 
 @pytest.mark.parametrize("hosts", [1, 20, WATCHED_HOSTS - 1])
@@ -44,6 +47,7 @@ def test_a_corpus_of_few_hosts_stops_nothing(hosts):
     watch = Watch(0.9)
     for _ in range(5):
         see(watch, range(hosts), "dns")
+    assert watch.round == hosts
 
 
 def test_the_network_going_away_is_noticed_within_the_hosts_watched():
@@ -58,6 +62,7 @@ def test_a_host_counts_by_its_newest_answer():
     see(watch, range(WATCHED_HOSTS - 1), "dns")
     see(watch, range(50), None)
     see(watch, range(WATCHED_HOSTS, WATCHED_HOSTS + 40), "dns")
+    assert watch.round == WATCHED_HOSTS + 39
 
 
 def test_what_was_not_asked_says_nothing():
@@ -88,4 +93,6 @@ def test_after_an_outage_nobody_is_asked():
 
 
 def test_with_a_limit_of_one_nothing_stops():
-    see(Watch(1.0), range(3 * WATCHED_HOSTS), "dns")
+    watch = Watch(1.0)
+    see(watch, range(3 * WATCHED_HOSTS), "dns")
+    assert watch.round == 3 * WATCHED_HOSTS
