@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from dedup.evaluation import published
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
 from pipeline.runtime.settings import Settings, read_settings
@@ -42,8 +43,11 @@ class EvalSet(Settings):
     """idx: rows and columns are exchanged, as in EMNIST"""
     labels: dict[str, str] = Field(default_factory=dict)
     """class to readable name, or a list of names by number; default: the class with "_" and "-" as spaces"""
+    names: str = ""
+    """set of CLIP's paper whose names for the classes are used, such as imagenet; `labels` come first"""
     prompts: tuple[str, ...] = Field(("a photo of a {label}.",), min_length=1)
-    """caption templates, each with {label} in it; default: the set's own where it has some"""
+    """caption templates, each with {label} in it, or the name of published ones: plain, ensemble80 or a set of
+    CLIP's paper such as food101; default: the set's own where it has some"""
     max_distance: int = Field(31, ge=0, le=63)
     """differing PDQ bits, of 256, up to which a corpus picture counts as a copy"""
     min_similarity: float | None = Field(None, gt=0, le=1)
@@ -79,6 +83,22 @@ class EvalSet(Settings):
     def _names_by_number(cls, labels: object) -> object:
         return dict(_numbered(labels)) if isinstance(labels, list | tuple) else labels
 
+    @field_validator("names")
+    @classmethod
+    def _names_are_known(cls, names: str) -> str:
+        if names and names not in published.named_sets():
+            raise ValueError(f"one of: {', '.join(published.named_sets())}")
+        return names
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _templates_by_name(cls, prompts: object) -> object:
+        if not isinstance(prompts, str):
+            return prompts
+        if prompts not in published.TEMPLATES:
+            raise ValueError(f"a list of templates, or one of: {', '.join(published.TEMPLATES)}")
+        return published.templates(prompts)
+
     @field_validator("prompts")
     @classmethod
     def _templates_with_label(cls, prompts: tuple[str, ...]) -> tuple[str, ...]:
@@ -94,8 +114,12 @@ class EvalSet(Settings):
 
     def label(self, class_name: str) -> str:
         """Return the readable name of a class; a name with a space in it is readable as it is."""
+        if class_name in self.labels:
+            return self.labels[class_name]
+        if self.names and (label := published.class_label(self.names, class_name)):
+            return label
         plain = class_name if " " in class_name else re.sub("[_-]+", " ", class_name).strip()
-        return self.labels.get(class_name, plain or class_name)
+        return plain or class_name
 
 
 def is_template(text: str) -> bool:
