@@ -1,4 +1,4 @@
-"""Exact confidence intervals of a share (Clopper and Pearson, 1934)."""
+"""Exact confidence intervals of a share (Clopper and Pearson, 1934), and the binomial tail behind them."""
 
 import math
 from collections.abc import Callable
@@ -28,6 +28,18 @@ def upper_end(hits: int, trials: int, tail: float) -> float:
         return _bisect(lambda p: up_to(p) > tail)
     beyond = _log_ways(trials, hits + 1, trials)
     return _bisect(lambda p: beyond(p) < 1 - tail)
+
+
+def at_least(hits: int, trials: int, chance: float) -> float:
+    """Return the probability of `hits` or more in `trials`, where each is one by `chance`.
+
+    Summed from the tail's own terms, so that small ones keep their digits.
+    """
+    if hits <= 0:
+        return 1.0
+    if chance in (0.0, 1.0) or hits > trials:
+        return float(hits <= trials * chance)
+    return min(1.0, _log_ways(trials, hits, trials)(chance))
 
 
 def _log_ways(trials: int, first: int, last: int) -> Callable[[float], float]:

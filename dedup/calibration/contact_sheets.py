@@ -1,47 +1,23 @@
 """Contact sheets for a person to look at: the original beside what was, or was not, taken for its copy."""
 
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from dedup.calibration.calibrate import TOGETHER, Measured, Thresholds, found, methods_of
 from dedup.calibration.distances import EMBEDDING, FARTHEST, MIRRORED, PDQ, THOUSAND
 from dedup.calibration.edits import read_copy
 from dedup.calibration.samples import Chosen, read_pictures
 from dedup.evaluation.evalsets import EvalSet
+from pipeline.pictures.contact_sheet import Section, Tile, draw_sheet
 from pipeline.pictures.images import Pixels
 
 _NAMES: Final = {MIRRORED: "PDQ, either way round", EMBEDDING: "embedding"}
 
 SHOWN: Final = 12
-COLUMNS: Final = 4
 # Copies of one edit that a sheet shows by a method: it is to show what each edit does.
 OF_AN_EDIT: Final = 2
-
-SIDE, GAP, MARGIN = 150, 6, 18
-TEXT, HEADING, TITLE = 13, 16, 20
-INK, GREY, PAPER = "#202124", "#5f6368", "white"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """Two pictures side by side, and up to two lines beneath."""
-
-    left: Pixels
-    right: Pixels
-    lines: tuple[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """Tiles under a heading."""
-
-    heading: str
-    tiles: Sequence[Tile]
 
 
 def draw_hits(measured: Measured, evalset: EvalSet, thresholds: Thresholds) -> bytes:
@@ -87,8 +63,7 @@ def draw_false_alarms(
         allowed = thresholds.allowed[method]
         tiles = [
             Tile(
-                left=ours[a],
-                right=theirs[b],
+                pictures=(ours[a], theirs[b]),
                 lines=(
                     f"{_amount(method, far)}: {'TAKEN FOR A COPY' if far <= allowed else 'not taken for one'}",
                     f"{_short(a.item)} | {_short(b.item)}",
@@ -98,55 +73,6 @@ def draw_false_alarms(
         ]
         sections.append(Section(heading=_heading(method, thresholds), tiles=tiles))
     return draw_sheet("Closest of the unrelated pictures: are they really unrelated?", sections)
-
-
-def draw_sheet(title: str, sections: Sequence[Section]) -> bytes:
-    """Return a PNG of tiles in rows of four."""
-    width = 2 * MARGIN + COLUMNS * (2 * SIDE + GAP) + (COLUMNS - 1) * MARGIN
-    tile_height = SIDE + 2 * (TEXT + 5) + MARGIN
-    rows = [max(1, -(-len(section.tiles) // COLUMNS)) for section in sections]
-    height = 2 * MARGIN + 2 * TITLE + sum(2 * HEADING + n * tile_height for n in rows)
-    page = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(TITLE))
-    top = MARGIN + 2 * TITLE
-    for section, count in zip(sections, rows, strict=True):
-        draw.text((MARGIN, top), section.heading, INK, ImageFont.load_default(HEADING))
-        top += 2 * HEADING
-        if not section.tiles:
-            draw.text((MARGIN, top), "none", GREY, ImageFont.load_default(TEXT))
-        for number, tile in enumerate(section.tiles):
-            row, column = divmod(number, COLUMNS)
-            left = MARGIN + column * (2 * SIDE + GAP + MARGIN)
-            _draw_tile(page, draw, tile, left, top + row * tile_height)
-        top += count * tile_height
-    file = io.BytesIO()
-    page.save(file, "png")
-    return file.getvalue()
-
-
-def _draw_tile(
-    page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int
-) -> None:
-    for number, rgb in enumerate((tile.left, tile.right)):
-        picture = _fitted(rgb)
-        x = left + number * (SIDE + GAP) + (SIDE - picture.width) // 2
-        y = top + SIDE - picture.height
-        page.paste(picture, (x, y))
-        frame = (x - 1, y - 1, x + picture.width, y + picture.height)
-        draw.rectangle(frame, outline="#dadce0")
-    font = ImageFont.load_default(TEXT)
-    for line, (text, ink) in enumerate(zip(tile.lines, (INK, GREY), strict=True)):
-        draw.text((left, top + SIDE + 4 + line * (TEXT + 4)), text, ink, font)
-
-
-def _fitted(rgb: Pixels) -> Image.Image:
-    """Return the picture as large as a tile; one that is smaller with its pixels to be seen."""
-    image = Image.fromarray(rgb)
-    scale = SIDE / max(image.size)
-    size = tuple(max(1, round(scale * side)) for side in image.size)
-    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
-    return image.resize((size[0], size[1]), how)
 
 
 def _methods(measured: Measured) -> list[str]:
@@ -213,8 +139,7 @@ def _copies(
             if method != PDQ
         ]
         yield Tile(
-            left=originals[place],
-            right=read_copy(edit, originals[place], place.item),
+            pictures=(originals[place], read_copy(edit, originals[place], place.item)),
             lines=(edit, ", ".join(amounts)),
         )
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 
 _DONE = "index.json"
-_KINDS = ("split", "pattern", "image_column", "label_column", "caption_column", "transposed", "labels")  # fmt: skip
+_KINDS = ("split", "pattern", "image_column", "label_column", "caption_column", "transposed", "labels", "names")  # fmt: skip
 _STATE = r"[0-9a-f]{12}(-[0-9a-f]{8})?"
 _GROUP = 256
 

@@ -105,7 +105,7 @@ def entries(evalset: EvalSet, piece: Piece | None = None) -> Iterator[Entry]:
     seen: set[str] = set()
     classes: set[str] = set()
     named: set[str] = set()
-    for some in [piece] if piece else pieces(evalset):
+    for some in [piece] if piece else _whole(evalset):
         for entry in _reader(evalset).read(evalset, some):
             seen.add(entry.split)
             if evalset.split and entry.split not in evalset.split:
@@ -131,7 +131,16 @@ def pieces(evalset: EvalSet) -> list[Piece]:
     Raises:
         InputError: the set is absent or not laid out as a format asks; or no piece is of a `split`.
     """
-    found = _reader(evalset).pieces(evalset)
+    return _of_splits(evalset, _reader(evalset).pieces(evalset))
+
+
+def _whole(evalset: EvalSet) -> list[Piece]:
+    """Return pieces that together are the set, in its order, as quickly as they can be had."""
+    reader = _reader(evalset)
+    return _of_splits(evalset, (reader.whole or reader.pieces)(evalset))
+
+
+def _of_splits(evalset: EvalSet, found: list[Piece]) -> list[Piece]:
     wanted = [p for p in found if not evalset.split or p.split is None or p.split in evalset.split]
     if not wanted:
         raise _nothing(evalset, {piece.split or "" for piece in found})
@@ -149,7 +158,7 @@ def files_of(path: str, evalsets: Sequence[EvalSet]) -> dict[str, str]:
     """
     files = {"evaluation sets": path}
     for evalset in evalsets:
-        pieces(evalset)
+        _whole(evalset)
         files |= places_of(evalset)
     return files
 

@@ -20,6 +20,7 @@ from pipeline.schemas.duplicate_tables import (
     EVALUATION_PICTURES,
 )
 from pipeline.schemas.image_tables import DOWNLOADED, HOST_ANSWERS, ROBOTS, WORST_HOSTS
+from pipeline.schemas.overlap_tables import OVERLAP_ACCURACY
 from pipeline.schemas.pair_tables import (
     CAPTIONS,
     CAPTURES,
@@ -39,7 +40,14 @@ from pipeline.schemas.query_tables import (
     WIKIPEDIA_WORDS,
 )
 from pipeline.schemas.shard_tables import REMOVALS, REMOVED, SAMPLE, SHARD_INDEX, SHARDS
-from pipeline.schemas.training_tables import EVALUATIONS, PREDICTIONS, TRAINING_STEPS
+from pipeline.schemas.training_tables import (
+    CLASS_RESULTS,
+    CONFUSIONS,
+    EVALUATIONS,
+    PREDICTIONS,
+    TRAINING_EVALUATIONS,
+    TRAINING_STEPS,
+)
 
 __all__ = [
     "BALANCED",
@@ -48,6 +56,8 @@ __all__ = [
     "CAP",
     "CAPTIONS",
     "CAPTURES",
+    "CLASS_RESULTS",
+    "CONFUSIONS",
     "DEDUPLICATED",
     "DOWNLOADED",
     "DROPS",
@@ -59,6 +69,7 @@ __all__ = [
     "HOST_ANSWERS",
     "LANGUAGES",
     "MATCHES",
+    "OVERLAP_ACCURACY",
     "PAGE_VIEWS",
     "PAIRS",
     "PREDICTIONS",
@@ -74,6 +85,7 @@ __all__ = [
     "SHARDS",
     "SHARD_INDEX",
     "SOURCE_KEYS",
+    "TRAINING_EVALUATIONS",
     "TRAINING_STEPS",
     "WIKIPEDIA_BIGRAMS",
     "WIKIPEDIA_PAGES",

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.intervals import clopper_pearson, upper_end
+from pipeline.intervals import at_least, clopper_pearson, upper_end
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,10 @@ def test_one_of_many_millions_is_no_trouble() -> None:
     low, high = clopper_pearson(3, 500_000_000)
     # Poisson, whose bounds are tabulated.
     assert (500_000_000 * low, 500_000_000 * high) == pytest.approx((0.61867, 8.76727), rel=1e-4)
+
+
+@given(hits=st.integers(-1, 3001), trials=st.integers(1, 3000), chance=st.floats(0, 1))
+def test_the_upper_tail_is_the_binomials(hits: int, trials: int, chance: float) -> None:
+    binom = pytest.importorskip("scipy.stats", reason="scipy is the reference here").binom
+    expected = binom.sf(hits - 1, trials, chance)
+    assert at_least(hits, trials, chance) == pytest.approx(expected, rel=1e-8, abs=1e-300)

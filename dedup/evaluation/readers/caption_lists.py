@@ -1,11 +1,13 @@
-"""Caption sets: COCO's annotations, Karpathy's splits and Flickr's token files, with pictures beside.
+"""Caption sets: COCO's annotations, Karpathy's splits, Flickr's token files and tables, with pictures beside.
 
 A list names pictures and their captions; `images` says where the pictures lie. Without it, or for a
 picture that is not there, the captions alone are given.
 """
 
+import csv
+import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from pipeline.runtime import storage
 
 # Larger than any list of a known set, all of which are read at once.
 MAX_LIST_BYTES = 1 << 30
+MAX_HEADING = 200
 
 
 class Captioned(NamedTuple):
@@ -50,7 +53,7 @@ def read_karpathy(evalset: EvalSet, piece: Piece) -> Iterator[Entry]:
 
 
 def read_flickr(evalset: EvalSet, piece: Piece) -> Iterator[Entry]:
-    """Yield the pictures of a token file."""
+    """Yield the pictures of a token file, or of a table of captions."""
     return _entries(evalset, _read_list(evalset, piece.path, _flickr))
 
 
@@ -61,7 +64,7 @@ FLICKR = Reader(list_pieces, read_flickr)
 
 def list_format(head: bytes) -> str | None:
     """Return which kind of list begins so, None if none does."""
-    if re.match(rb"[^\t\n]*#\d+\t", head):
+    if re.match(rb"[^\t\n]*#\d+\t", head) or _columns(head.decode("utf-8", "replace")):
         return "flickr"
     if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return None
@@ -80,7 +83,7 @@ def _read_list(
         raise InputError(f"{evalset.where} has over {MAX_LIST_BYTES} bytes, too many for a list")
     try:
         found = parse(data, split_of(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:200]
         raise InputError(f"{evalset.where} is not such a list of captions: {reason}") from error
     if not found:
@@ -109,14 +112,52 @@ def _karpathy(data: bytes, split: str) -> list[Captioned]:
 
 
 def _flickr(data: bytes, split: str) -> list[Captioned]:
+    text = data.decode("utf-8", "replace")
+    if columns := _columns(text):
+        return _table(text, columns, split)
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")
         if not tab:
             raise ValueError(f"line {number} has no tab, expected FILE#N, a tab and a caption")
         captions.setdefault(name.rpartition("#")[0] or name, []).append(caption)
+    return [Captioned(name, split, tuple(texts)) for name, texts in captions.items()]
+
+
+def _columns(text: str) -> list[str]:
+    """Return the columns that the first line of a table of captions names; none if it is no such line."""
+    first = text[:MAX_HEADING].lstrip("\ufeff").partition("\n")[0]
+    columns = [name.strip() for name in re.split(r"[,|]", first)]
+    known = {"image", "caption"}, {"image_name", "comment"}, {"filename", "raw"}
+    return columns if any(names <= set(columns) for names in known) else []
+
+
+def _table(text: str, columns: Sequence[str], split: str) -> list[Captioned]:
+    """Read one caption a line, or all of a picture as a JSON list."""
+    if "comment" in columns:
+        return _numbered_comments(text, split)
+    rows = csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline=""), skipinitialspace=True)
+    captions: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if "raw" in columns:
+            texts = [str(caption) for caption in orjson.loads(row["raw"])]
+            captions.setdefault((row["filename"], row.get("split") or split), []).extend(texts)
+        else:
+            captions.setdefault((row["image"], split), []).append(row["caption"].strip())
+    return [Captioned(name, of, tuple(texts)) for (name, of), texts in captions.items()]
+
+
+def _numbered_comments(text: str, split: str) -> list[Captioned]:
+    """Read `FILE| N| CAPTION`; of the published file one line lacks the second bar."""
+    captions: dict[str, list[str]] = {}
+    for number, line in enumerate(text.splitlines()[1:], 2):
+        found = re.fullmatch(r"\s*([^|]+?)\s*\|\s*\d+\s*\|?\s*(.*?)\s*", line)
+        if found:
+            captions.setdefault(found[1], []).append(found[2])
+        elif line.strip():
+            raise ValueError(f"line {number} is not FILE| N| CAPTION")
     return [Captioned(name, split, tuple(texts)) for name, texts in captions.items()]
 
 

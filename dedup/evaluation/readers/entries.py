@@ -64,12 +64,14 @@ def _none_beside(evalset: EvalSet) -> list[str]:
 class Reader(NamedTuple):
     """How one format is read.
 
-    `beside` names the files read that need not be at the set's `path`; of labels, for one.
+    `beside` names the files read that need not be at the set's `path`; of labels, for one. `whole` gives
+    pieces for who reads all of them, where cutting a set into shares costs a pass over it.
     """
 
     pieces: Callable[[EvalSet], list[Piece]]
     read: Callable[[EvalSet, Piece], Iterator[Entry]]
     beside: Callable[[EvalSet], list[str]] = _none_beside
+    whole: Callable[[EvalSet], list[Piece]] | None = None
 
 
 class Place(NamedTuple):

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from string import Formatter
 from typing import Any, Literal, get_args
 
@@ -48,6 +49,10 @@ class EvalSet(Settings):
     prompts: tuple[str, ...] = Field(("a photo of a {label}.",), min_length=1)
     """caption templates, each with {label} in it, or the name of published ones: plain, ensemble80 or a set of
     CLIP's paper such as food101; default: the set's own where it has some"""
+    train: dict[str, Any] = Field(default_factory=dict)
+    """pictures that probes learn from: a split of the set, a list of them, or a table of what differs for them"""
+    validation: dict[str, Any] = Field(default_factory=dict)
+    """pictures that probes are tuned on, said the same way; default: some of those of `train`"""
     max_distance: int = Field(31, ge=0, le=63)
     """differing PDQ bits, of 256, up to which a corpus picture counts as a copy"""
     min_similarity: float | None = Field(None, gt=0, le=1)
@@ -66,6 +71,11 @@ class EvalSet(Settings):
     @classmethod
     def _one_or_more_splits(cls, split: object) -> object:
         return (split,) if isinstance(split, str) else split
+
+    @field_validator("train", "validation", mode="before")
+    @classmethod
+    def _split_or_differences(cls, part: object) -> object:
+        return part if isinstance(part, dict) else {"split": part}
 
     @field_validator("pattern")
     @classmethod
@@ -112,6 +122,18 @@ class EvalSet(Settings):
         """What messages call the set."""
         return f"evaluation set {self.name}: {self.path}"
 
+    def learns_from(self, part: Literal["train", "validation"]) -> "EvalSet | None":
+        """Return the pictures that probes learn from, or are tuned on; None where the set names none.
+
+        Raises:
+            ConfigError: if what it says of them is no setting of a set.
+        """
+        differences = getattr(self, part)
+        if not differences:
+            return None
+        own = self.model_dump(exclude_unset=True, exclude={"train", "validation"})
+        return read_settings(EvalSet, {**own, **differences}, where=f"{self.where}: {part}")
+
     def label(self, class_name: str) -> str:
         """Return the readable name of a class; a name with a space in it is readable as it is."""
         if class_name in self.labels:
@@ -155,13 +177,29 @@ def _read_evalset(path: str, name: str, table: Any) -> EvalSet:
     if "name" in table:
         raise ConfigError(f"{where}.name is not a setting: the table's own name is the set's")
     evalset = read_settings(EvalSet, {"name": name, **table}, where=where)
-    folder = storage.parent(path)
+    found = _located(evalset.model_dump(exclude_unset=True), storage.parent(path))
+    for part in ("train", "validation"):
+        if differences := found.get(part):
+            if surplus := {"name", "train", "validation"} & differences.keys():
+                raise ConfigError(
+                    f"{where}.{part} has {', '.join(sorted(surplus))}, expected what says where and how "
+                    "its pictures are read, such as path and split"
+                )
+            found[part] = _located(differences, storage.parent(path))
+    located = evalset.model_copy(update=found)
+    located.learns_from("train")
+    located.learns_from("validation")
+    return located
+
+
+def _located(settings: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return `settings` with paths that do not depend on where the file lies."""
     paths = {
         key: storage.join(folder, value)
         for key in ("path", "images")
-        if (value := getattr(evalset, key))
+        if isinstance(value := settings.get(key), str) and value
     }
-    return evalset.model_copy(update=paths)
+    return {**settings, **paths}
 
 
 def _numbered(names: list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:

@@ -48,6 +48,13 @@ def tar_pieces(evalset: EvalSet) -> list[Piece]:
     return ranges(evalset.path, pictures) or whole
 
 
+def whole_tar(evalset: EvalSet) -> list[Piece]:
+    """Return all of a tar's pictures, having seen that it is a tar."""
+    with tar_members(evalset.path, evalset.where) as (members, _):
+        next(members, None)
+    return [Piece(path=evalset.path)]
+
+
 def read_tar(evalset: EvalSet, piece: Piece) -> Iterator[Entry]:
     """Yield some of a tar's pictures, in its order."""
     end = None if piece.count is None else piece.first + piece.count
@@ -122,7 +129,7 @@ def templates(evalset: EvalSet) -> tuple[str, ...]:
     return tuple(lines)
 
 
-TAR = Reader(tar_pieces, read_tar)
+TAR = Reader(tar_pieces, read_tar, whole=whole_tar)
 WEBDATASET = Reader(webdataset_pieces, read_webdataset, texts_beside)
 
 

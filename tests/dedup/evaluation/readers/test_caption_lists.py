@@ -29,6 +29,11 @@ KARPATHY = {
     ],
 }  # fmt: skip
 FLICKR = "b.jpg#0\tEin Hund.\na.jpg#0\tA cat sleeps.\na.jpg#1\tCat on a sofa.\n"
+FLICKR_TABLES = {
+    "commas": 'image,caption\nb.jpg,Ein Hund.\na.jpg,A cat sleeps.\na.jpg,"Cat on a sofa."\n',
+    "bars": "image_name| comment_number| comment\nb.jpg| 0| Ein Hund.\na.jpg| 0   A cat sleeps.\na.jpg| 1| Cat on a sofa.\n",
+    "lists": 'raw,sentids,split,filename,img_id\n"[""Ein Hund.""]","[0]",test,b.jpg,0\n"[""A cat sleeps."", ""Cat on a sofa.""]","[1, 2]",train,a.jpg,1\n',
+}
 CAPTIONS = {"a.jpg": ("A cat sleeps.", "Cat on a sofa."), "b.jpg": ("Ein Hund.",)}
 
 
@@ -69,6 +74,38 @@ def test_each_kind_of_list_gives_the_captions_of_pictures(
     assert all(entry.read is None for entry in found.values())
     assert list(items(evalset)) == []
     assert not is_labelled(evalset)
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("kind", FLICKR_TABLES)
+def test_tables_of_captions_are_read_by_their_columns(
+    tmp_path: Path, kind: str, start: str
+) -> None:
+    (tmp_path / "captions.csv").write_text(start + FLICKR_TABLES[kind])
+    evalset = EvalSet(name="c", path=str(tmp_path / "captions.csv"))
+    assert format_of(evalset) == "flickr"
+    assert {entry.item: entry.captions for entry in entries(evalset)} == CAPTIONS
+    splits = {entry.item: entry.split for entry in entries(evalset)}
+    assert splits == (
+        {"a.jpg": "train", "b.jpg": "test"} if kind == "lists" else {"a.jpg": "", "b.jpg": ""}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("image_name| comment_number| comment\na.jpg A cat\n", "line 2 is not FILE"),
+        ("filename,raw\na.jpg,A cat\n", "unexpected character"),
+        ("image,caption\n", "holds no caption"),
+        ("image,caption\na.jpg\n", "NoneType"),
+        ("image,caption\na.jpg," + "x" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_a_broken_table_of_captions_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "captions.csv").write_text(text)
+    with pytest.raises(InputError, match=reason) as caught:
+        list(entries(EvalSet(name="c", path=str(tmp_path / "captions.csv"))))
+    assert "\n" not in str(caught.value)
 
 
 def test_splits_of_karpathy_are_told_apart(tmp_path: Path) -> None:

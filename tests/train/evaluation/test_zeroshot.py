@@ -2,10 +2,10 @@ import torch
 from torch.nn import functional
 
 from train.clip import Clip
-from train.prompts import fill
+from train.evaluation.templates import fill
+from train.evaluation.zeroshot import average, class_embeddings, rank_classes
 from train.recipes import ModelSpec, TextSpec, VitSpec
 from train.tokenizer import tokenize
-from train.zeroshot import average, class_embeddings, rank_classes
 
 
 def test_separable_features_are_ranked_without_a_mistake() -> None:
