@@ -61,8 +61,16 @@ VIEWS = (
     View(name="shards", stage="shard", table="shards", schema=schemas.SHARDS),
     View(name="removed", stage="shard", table="removed", schema=schemas.REMOVED),
     View(name="training_steps", stage="train", schema=schemas.TRAINING_STEPS),
+    View(
+        name="training_evaluations",
+        stage="train",
+        table="evaluations",
+        schema=schemas.TRAINING_EVALUATIONS,
+    ),
     View(name="evaluations", stage="evaluate", schema=schemas.EVALUATIONS),
     View(name="predictions", stage="evaluate", table="predictions", schema=schemas.PREDICTIONS),
+    View(name="class_results", stage="evaluate", table="classes", schema=schemas.CLASS_RESULTS),
+    View(name="confusions", stage="evaluate", table="confusions", schema=schemas.CONFUSIONS),
 )
 
 # Side tables that both balances have, by the name of the view over the two.

@@ -3,11 +3,9 @@
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import FrameType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
@@ -17,15 +15,18 @@ import pipeline
 from dedup.calibration.calibrate_command import calibrate
 from dedup.evaluation.evalset_commands import app as evalsets_app
 from pipeline import plan as plans
-from pipeline.errors import ConfigError, WitmillError
-from pipeline.runtime.executor import make_executor
-from pipeline.runtime.settings import Settings, explain, read_settings
+from pipeline.errors import WitmillError
+from pipeline.runtime.settings import explain
 from pipeline.runtime.workspace import Workspace
 from pipeline.shards import commands as shards
-from pipeline.stages import STAGES, Stage
-from pipeline.status import print_evaluations, print_status
+from pipeline.stage_commands import ExecutorOption, WorkersOption, follows, stage_command
+from pipeline.stages import STAGES
+from pipeline.status import print_status
 from queries.commands import app as queries_app
 from train import commands as models
+from train.evaluation.overlap_command import overlap
+from train.evaluation.search_command import matrix, search
+from train.index_command import index
 
 app = App(
     name="witmill",
@@ -44,141 +45,15 @@ app.command(evalsets_app)
 app.command(shards.verify)
 app.command(shards.reshard)
 app.command(shards.remove)
+app.command(index)
 app.command(models.export)
+app.command(overlap)
+app.command(search)
+app.command(matrix)
 
 WorkspaceOption = Annotated[
     str, Parameter(name=["--workspace", "-w"], help="folder or URL that holds the run")
 ]
-ExecutorOption = Annotated[
-    Literal["local", "ray"], Parameter(help="processes on this machine, or a Ray cluster")
-]
-WorkersOption = Annotated[
-    int | None, Parameter(help="processes; default: one per core; 0: in this process")
-]
-ExplainOption = Annotated[
-    str | None,
-    Parameter(
-        help="a caption to explain under these settings, in place of running; no workspace needed"
-    ),
-]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class StageOptions:
-    """What every stage's command takes beside the stage's own settings."""
-
-    workspace: Annotated[
-        str | None,
-        Parameter(
-            name=["--workspace", "-w"],
-            help="folder or URL that holds the run; default: the one that --config names",
-        ),
-    ] = None
-    config: Annotated[
-        str | None,
-        Parameter(help="TOML file of a run, see `witmill run`; options given here win"),
-    ] = None
-    executor: Annotated[
-        Literal["local", "ray"] | None,
-        Parameter(help="processes on this machine (the default), or a Ray cluster"),
-    ] = None
-    workers: WorkersOption = None
-    drops: Annotated[
-        Literal["all", "sample"] | None,
-        Parameter(help="keep every dropped row (the default), or 100 a reason and part"),
-    ] = None
-
-
-_NO_OPTIONS = StageOptions()
-
-
-def _stage_command(stage: Stage) -> Callable[..., int]:
-    defaults = stage.config()
-
-    def without_settings(*, options: StageOptions = _NO_OPTIONS) -> int:
-        return _run_stage(stage, defaults, options)
-
-    def with_settings(*, settings: Any = defaults, options: StageOptions = _NO_OPTIONS) -> int:
-        return _run_stage(stage, settings, options)
-
-    def with_arguments(
-        *arguments: str, settings: Any = defaults, options: StageOptions = _NO_OPTIONS
-    ) -> int:
-        if arguments:
-            settings = settings.model_copy(update={stage.arguments: arguments})
-        return _run_stage(stage, settings, options)
-
-    def with_explain(
-        *,
-        settings: Any = defaults,
-        options: StageOptions = _NO_OPTIONS,
-        explain: ExplainOption = None,
-    ) -> int:
-        if explain is None or stage.explain is None:
-            return _run_stage(stage, settings, options)
-        print(stage.explain(_settings(stage, settings, options)[0], explain))
-        return 0
-
-    command: Callable[..., int] = without_settings
-    if stage.explain:
-        command = with_explain
-    elif stage.config.model_fields:
-        command = with_arguments if stage.arguments else with_settings
-    if stage.config.model_fields:
-        command.__annotations__["settings"] = Annotated[stage.config, Parameter(name="*")]
-    command.__doc__ = _stage_help(stage)
-    return command
-
-
-def _stage_help(stage: Stage) -> str:
-    reads = f"Reads {', '.join(stage.reads)}. " if stage.reads else ""
-    drops = f"Reasons to drop a pair: {', '.join(stage.reasons)}." if stage.reasons else ""
-    examples = [f"witmill {stage.name} --workspace runs/first {stage.example}".rstrip()]
-    if stage.explain:
-        examples.append(f'witmill {stage.name} --explain "Golden Retriever on a beach"')
-    shown = [f"Example: `{example}`" for example in examples]
-    about = [stage.config.__doc__ or "", reads + drops, *shown]
-    return "\n\n".join(filter(None, about))
-
-
-def _run_stage(stage: Stage, given: Settings, options: StageOptions) -> int:
-    stage.require_extra()
-    settings, general = _settings(stage, given, options)
-    if not general.workspace:
-        raise ConfigError(f"{stage.name} has no workspace; give --workspace, or --config with one")
-    space = Workspace(root=general.workspace, drops=general.drops)
-    if stage.reads:
-        space.require()
-    with (
-        space.locked(),
-        closing(make_executor(general.executor, workers=general.workers)) as executor,
-    ):
-        stage.run(settings, space, executor)
-    if stage.name == "evaluate":
-        print_evaluations(space)
-    return 0
-
-
-def _settings(
-    stage: Stage, given: Settings, options: StageOptions
-) -> tuple[Settings, plans.RunConfig]:
-    """Return the stage's settings and the run's: options as given, else the file's, else the defaults."""
-    settings, general = given, plans.RunConfig()
-    if options.config is not None:
-        plan = plans.read_plan(options.config)
-        from_file = plan.stages[stage.name].model_dump(exclude_unset=True)
-        from_options = given.model_dump(exclude_unset=True)
-        settings = read_settings(stage.config, {**from_file, **from_options}, where=stage.name)
-        general = plan.general
-    overrides = {
-        "workspace": options.workspace,
-        "executor": options.executor,
-        "workers": options.workers,
-        "drops": options.drops,
-    }
-    named = {name: value for name, value in overrides.items() if value is not None}
-    return settings, general.model_copy(update=named)
 
 
 @app.command
@@ -289,7 +164,7 @@ def demo(
 
 def _assemble() -> None:
     for stage in STAGES:
-        app.command(_stage_command(stage), name=stage.name)
+        app.command(stage_command(stage), name=stage.name)
     app["dedup"].command(calibrate)
 
 
@@ -307,10 +182,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"witmill: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "witmill: stopped; what is finished is kept, run the same command to go on",
-            file=sys.stderr,
-        )
+        if not follows():
+            print(
+                "witmill: stopped; what is finished is kept, run the same command to go on",
+                file=sys.stderr,
+            )
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -128,8 +128,12 @@ def _schemas() -> list[tuple[str, pa.Schema]]:
             ("REMOVED", "shard/removed", schemas.REMOVED),
             ("REMOVALS", "removals, what `witmill remove` was given", schemas.REMOVALS),
             ("TRAINING_STEPS", "train", schemas.TRAINING_STEPS),
+            ("TRAINING_EVALUATIONS", "train/evaluations", schemas.TRAINING_EVALUATIONS),
             ("EVALUATIONS", "evaluate", schemas.EVALUATIONS),
             ("PREDICTIONS", "evaluate/predictions", schemas.PREDICTIONS),
+            ("CLASS_RESULTS", "evaluate/classes", schemas.CLASS_RESULTS),
+            ("CONFUSIONS", "evaluate/confusions", schemas.CONFUSIONS),
+            ("OVERLAP_ACCURACY", "`witmill overlap`", schemas.OVERLAP_ACCURACY),
             ("DROPS", "STAGE/drops", schemas.DROPS),
         )
     ]

@@ -12,7 +12,8 @@ from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.settings import Settings
 from pipeline.runtime.workspace import Workspace
-from train.config import EvaluateConfig, TrainConfig
+from train.config import TrainConfig
+from train.evaluation.config import EvaluateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,9 @@ class Stage:
         example: options to show in `--help` after `--workspace W`.
         arguments: the setting that is given without an option name, if any.
         extra: the extra of the distribution that has the libraries it needs, if any.
+        instead: the setting that names what to read in place of earlier stages' tables, if any.
+        joins: whether processes that torchrun starts run it together, of which only the first one writes.
+        preview: prints what the stage would do with given settings, how fast, and does nothing.
         explain: says of one caption, under given settings, what the stage would do with it, and why.
     """
 
@@ -36,7 +40,14 @@ class Stage:
     example: str = ""
     arguments: str | None = None
     extra: Literal["download", "train"] | None = None
+    instead: str | None = None
+    joins: bool = False
     explain: Callable[[Any, str], str] | None = None
+    preview: Callable[[Any, Workspace], None] | None = None
+
+    def needs_workspace(self, settings: Settings) -> bool:
+        """Return whether it reads what earlier stages left in the workspace."""
+        return bool(self.reads) and not (self.instead and getattr(settings, self.instead))
 
     def require_extra(self) -> None:
         """Make sure that the stage's libraries are installed.
@@ -54,7 +65,16 @@ class Stage:
 
 _LIBRARIES = {
     "download": ("certifi", "idna", "img2dataset", "PIL", "pycurl", "simplejpeg", "urllib3"),
-    "train": ("ftfy", "instant_clip_tokenizer", "PIL", "simplejpeg", "torch"),
+    "train": (
+        "ftfy",
+        "instant_clip_tokenizer",
+        "jinja2",
+        "PIL",
+        "scipy",
+        "simplejpeg",
+        "sklearn",
+        "torch",
+    ),
 }
 
 
@@ -65,10 +85,16 @@ def _train(config: TrainConfig, workspace: Workspace, executor: Executor) -> Man
     return loop.run(config, workspace, executor)
 
 
-def _evaluate(config: EvaluateConfig, workspace: Workspace, executor: Executor) -> Manifest:
-    from train import evaluate
+def _preview_training(config: TrainConfig, workspace: Workspace) -> None:
+    from train import dry_run
 
-    return evaluate.run(config, workspace, executor)
+    dry_run.dry_run(config, workspace)
+
+
+def _evaluate(config: EvaluateConfig, workspace: Workspace, executor: Executor) -> Manifest:
+    from train.evaluation import stage
+
+    return stage.run(config, workspace, executor)
 
 
 STAGES = (
@@ -154,7 +180,10 @@ STAGES = (
         extra="train",
         reads=("shard",),
         config=TrainConfig,
+        instead="sources",
+        joins=True,
         run=_train,
+        preview=_preview_training,
         reasons={},
         example="--model ViT-B/32",
     ),
@@ -163,6 +192,7 @@ STAGES = (
         extra="train",
         reads=("train",),
         config=EvaluateConfig,
+        instead="model",
         run=_evaluate,
         reasons=EvaluateConfig.reasons,
         example="--evalsets evalsets.toml",

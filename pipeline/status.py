@@ -114,21 +114,27 @@ def print_status(workspace: Workspace) -> None:
 
 
 def print_evaluations(workspace: Workspace) -> None:
-    """Print the results of a finished evaluation to standard output, chance beside each figure."""
-    table = Table(title="zero-shot evaluation", title_justify="left", box=None, pad_edge=False)
-    for heading in ("set", "metric"):
-        table.add_column(heading)
-    for heading in ("value", "95% interval", "chance", "images", "classes"):
-        table.add_column(heading, justify="right")
+    """Print the results of a finished evaluation to standard output, chance beside each figure.
+
+    Of a head with many variants, such as corruptions at all severities ("fog/3"), their means alone.
+    """
+    table = Table(title="evaluation", title_justify="left", box=None, pad_edge=False)
+    table.add_column("set", no_wrap=True)
+    table.add_column("measured")
+    for heading, width in (("value", 6), ("95% interval", 12), ("chance", 6), ("pictures", 8)):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    shown = ""
     for row in workspace.read_table("evaluate", MAIN, schemas.EVALUATIONS).to_pylist():
-        interval = "" if row["low"] is None else f"{row['low']:.1%} to {row['high']:.1%}"
+        if "/" in row["variant"]:
+            continue
+        interval = "" if row["low"] is None else f"{100 * row['low']:.1f}-{row['high']:.1%}"
         table.add_row(
-            row["evalset"],
-            row["metric"],
+            Text(row["evalset"] if row["evalset"] != shown else ""),
+            Text(" ".join(filter(None, (row["head"], row["variant"], row["metric"])))),
             f"{row['value']:.1%}",
             interval,
             f"{row['chance']:.1%}",
             f"{row['images']:,}",
-            f"{row['classes']:,}",
         )
+        shown = row["evalset"]
     Console(highlight=False).print(table)

@@ -15,7 +15,7 @@ CORE = [
     *sorted((ROOT / "pipeline/schemas").glob("*.py")),
     ROOT / "pipeline/errors.py",
 ]
-KNOWS_ALL = {"stages", "plan", "status", "catalog", "demo", "cli", "reference"}
+KNOWS_ALL = {"stages", "stage_commands", "plan", "status", "catalog", "demo", "cli", "reference"}
 MODULES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
 
 

@@ -113,7 +113,8 @@ def decode(data: bytes, *, max_pixels: int = 50_000_000, short_side: int = 0) ->
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, short_side: int) -> Picture:
-    if has_more_scans(data, MAX_JPEG_SCANS):
+    blocks = read_blocks(data)
+    if not blocks.is_one_scan and has_more_scans(data, MAX_JPEG_SCANS):
         raise ImageRefused("broken_image", f"more than {MAX_JPEG_SCANS} JPEG scans")
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -135,7 +136,6 @@ def _decode_jpeg(data: bytes, max_pixels: int, short_side: int) -> Picture:
     except ValueError as error:
         _refuse_damage(str(error))
         return _decode_with_pillow(data, max_pixels)
-    blocks = read_blocks(data)
     orientation = exif_orientation(blocks.exif)
     profile = find_profile(blocks.profile, "L" if colours == "Gray" else "RGB")
     if orientation >= 5:

@@ -13,6 +13,7 @@ _EXIF = b"Exif\0\0"
 _PROFILE = b"ICC_PROFILE\0"
 _MORE_PICTURES = b"MPF\0"
 _APP1, _APP2, _START_OF_SCAN, _END_OF_IMAGE = 0xE1, 0xE2, 0xDA, 0xD9
+_SEQUENTIAL = (0xC0, 0xC1)
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 _ORIENTATION = 0x0112
 
@@ -22,29 +23,34 @@ class Blocks(NamedTuple):
 
     Attributes:
         names_more_pictures: whether an index lists further ones behind the first, as in MPO.
+        is_one_scan: whether the first scan is the whole picture, so that decoders refuse a second.
     """
 
     exif: bytes
     profile: bytes
     names_more_pictures: bool
+    is_one_scan: bool = False
 
 
 def read_blocks(data: bytes) -> Blocks:
     """Return what is known before the first scan; at most MAX_SEGMENTS segments are read."""
-    exif = b""
+    exif = colours = b""
     chunks: dict[int, bytes] = {}
-    names_more_pictures = False
+    names_more_pictures = is_one_scan = False
     for marker, start, end in islice(_segments(data), MAX_SEGMENTS):
         if marker == _START_OF_SCAN:
+            is_one_scan = bool(colours) and data[start : start + 1] == colours
             break
-        if marker == _APP1 and not exif and data.startswith(_EXIF, start):
+        if marker in _SEQUENTIAL:
+            colours = data[start + 5 : start + 6]
+        elif marker == _APP1 and not exif and data.startswith(_EXIF, start):
             exif = data[start:end]
         elif marker == _APP2 and data.startswith(_PROFILE, start) and end - start >= 14:
             chunks[data[start + 12]] = data[start + 14 : end]
         elif marker == _APP2 and data.startswith(_MORE_PICTURES, start):
             names_more_pictures = True
     profile = b"".join(chunks[number] for number in sorted(chunks))
-    return Blocks(exif, profile, names_more_pictures)
+    return Blocks(exif, profile, names_more_pictures, is_one_scan)
 
 
 def has_more_scans(data: bytes, most: int) -> bool:

@@ -19,8 +19,8 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., object])
 
 _ROOT = Path(__file__).parents[2]
-_PACKAGES = ("pipeline", "queries", "dedup")
-_IMPORT = re.compile(r"^from ((?:pipeline|queries|dedup)[\w.]*) import", re.MULTILINE)
+_PACKAGES = ("pipeline", "queries", "dedup", "train")
+_IMPORT = re.compile(r"^from ((?:pipeline|queries|dedup|train)[\w.]*) import", re.MULTILINE)
 
 
 def compiled(function: Function) -> Function:

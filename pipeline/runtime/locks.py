@@ -32,3 +32,19 @@ def locked(path: str, *, where: str, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(opened)
+
+
+@contextmanager
+def waited_for(path: str) -> Iterator[None]:
+    """Hold a local file or folder while the block runs, once nobody else does.
+
+    Raises:
+        StorageError: if it cannot be opened.
+    """
+    with storage.storage_errors("read", path):
+        opened = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)

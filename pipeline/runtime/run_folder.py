@@ -1,7 +1,7 @@
 """What is under way in a stage, noted in its folder `_run`, and how what is left of it goes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pipeline.errors import InputError
@@ -42,8 +42,8 @@ def is_being_revised(workspace: Workspace, manifest: Manifest) -> bool:
     return started is not None and started.get("revises") == manifest.revision
 
 
-def clear(workspace: Workspace, stage: str, *, is_ours: bool) -> None:
-    """Remove all that the stage wrote.
+def clear(workspace: Workspace, stage: str, *, is_ours: bool, keep: Collection[str] = ()) -> None:
+    """Remove all that the stage wrote but the paths in `keep`.
 
     Raises:
         InputError: if files lie there that are not `is_ours`.
@@ -59,7 +59,7 @@ def clear(workspace: Workspace, stage: str, *, is_ours: bool) -> None:
     storage.remove(workspace.path(stage, MANIFEST))
     note_start(workspace, stage, _NOTHING)
     for path in present:
-        if not path.endswith(_BEGUN):
+        if not path.endswith(_BEGUN) and path not in keep:
             storage.remove(path)
 
 

@@ -283,6 +283,8 @@ def begin(
     *,
     reads: Sequence[str] = (),
     files: Mapping[str, str] | None = None,
+    keep: Sequence[str] = (),
+    anew: bool = True,
 ) -> StageRun:
     """Start stage `name`, go on with an interrupted run of it, or find that there is nothing to do.
 
@@ -290,7 +292,12 @@ def begin(
     the state of the outside `files`, by name: where they lie does not count. Parts made under another
     fingerprint are removed first, so whatever may be wrong with the settings should be found before.
 
+    Args:
+        keep: paths in the stage's folder that stay when the others are removed.
+        anew: whether parts made under another fingerprint may be removed at all.
+
     Raises:
+        ConfigError: if they may not, and there are such.
         MissingInput: if a stage in `reads` has not finished or is out of date.
         StorageError: if one of `files` is not there.
         InputError: if the stage's folder holds files of somebody else.
@@ -314,8 +321,14 @@ def begin(
         return run
     if present is not None or before is not None:
         seen = asdict(present) if present else before or {}
-        say(f"{name:<10} is built anew, because {difference(seen, basis)} changed")
-    clear(workspace, name, is_ours=present is not None or before is not None)
+        changed = f"{difference(seen, basis)} changed"
+        if not anew:
+            raise ConfigError(
+                f"{name} in {workspace.root} was made from something else: {changed}; expected the "
+                "settings and files that it was made from"
+            )
+        say(f"{name:<10} is built anew, because {changed}")
+    clear(workspace, name, is_ours=present is not None or before is not None, keep=keep)
     note_start(workspace, name, started)
     return run
 

@@ -36,7 +36,7 @@ from pipeline.shards.verify import read_index, read_sound_tar
 if TYPE_CHECKING:
     from pipeline.shards.choose import Chosen
 
-_OWN = {STAGE, removals.FOLDER, "train", "evaluate", PROPERTIES, "catalog.duckdb"}
+_OWN = {STAGE, removals.FOLDER, "train", "evaluate", "features", PROPERTIES, "catalog.duckdb"}
 
 
 class ReshardConfig(ShardLimits):
