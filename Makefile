@@ -1,6 +1,7 @@
 # Everything happens in one virtual environment, made on first use.
 PYTHON ?= python3
 VENV ?= .venv
+TEST_PROCESSES ?= 2
 PIP := $(VENV)/bin/pip install --quiet --constraint constraints.txt
 
 .PHONY: demo test check docs clean
@@ -12,7 +13,7 @@ test: $(VENV)/.dev  ## what must pass before a change lands: linter, types, test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 check: $(VENV)/.dev  ## linter and types alone
 	$(VENV)/bin/ruff check .

@@ -7,14 +7,14 @@ model's "state_dict" has the names of the released CLIP models, so open_clip loa
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import CorruptWorkspace, WitmillError
+from pipeline.errors import CorruptWorkspace, InputError, WitmillError
 from pipeline.runtime import storage
 from pipeline.runtime.storage import OutputFile
 from train.clip import Clip
@@ -25,30 +25,45 @@ _NAME = re.compile(r"step-(\d{8,})\.pt")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that a run needs to go on as if it had not stopped.
+    """All that a run needs to go on as if it had not stopped, on any number of processes.
 
     There is no random state: after the first weights, everything random is a hash of the seed.
 
     Attributes:
+        spec: of the model, as a dictionary.
+        scaler: of gradients in fp16; otherwise empty.
+        average: of the weights, if the run keeps one.
         stream: state of the sample stream.
-        records: what the run has to tell of the steps so far.
+        records: what the run has to tell of the steps so far; `telemetry`: of the interval under way.
     """
 
     step: int
+    spec: Mapping[str, Any]
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
-    stream: dict[str, int]
-    records: Mapping[str, Any]
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+    average: Mapping[str, Tensor] | None = None
+    stream: dict[str, int] = field(default_factory=dict)
+    records: Mapping[str, Any] = field(default_factory=dict)
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: str, checkpoint: Checkpoint, *, keep: int) -> None:
+def save_checkpoint(folder: str, checkpoint: Checkpoint, *, keep: int) -> str:
     """Write `checkpoint` into `folder`, whole or not at all, then keep only the `keep` newest.
 
-    What a killed run left unfinished there goes too.
+    What a killed run left unfinished there goes too. Returns the path.
     """
-    with storage.atomic_output(storage.join(folder, f"step-{checkpoint.step:08d}.pt")) as file:
+    path = storage.join(folder, f"step-{checkpoint.step:08d}.pt")
+    with storage.atomic_output(path) as file:
         _save(vars(checkpoint), file)
-    for path in set(storage.list_inside(folder)) - set(checkpoints(folder)[-keep:]):
+    prune(folder, keep)
+    return path
+
+
+def prune(folder: str, keep: int) -> None:
+    """Remove all that lies in `folder` but the `keep` newest checkpoints."""
+    found = checkpoints(folder)
+    for path in set(storage.list_inside(folder)) - set(found[max(len(found) - keep, 0) :]):
         storage.remove(path)
 
 
@@ -58,23 +73,29 @@ def checkpoints(folder: str) -> list[str]:
     return sorted(found, key=lambda path: _step(path) or 0)
 
 
-def load_newest(folder: str) -> Checkpoint | None:
-    """Return the newest checkpoint in `folder`, or None if there is none.
+def load_checkpoint(path: str) -> Checkpoint:
+    """Return the checkpoint at `path`, its tensors on the CPU.
 
     Raises:
-        CorruptWorkspace: if it cannot be read.
+        StorageError: if there is none.
+        CorruptWorkspace: if it is damaged.
+        InputError: if the file is none of this version's checkpoints.
     """
-    found = checkpoints(folder)
-    if not found:
-        return None
-    step = _step(found[-2]) if len(found) > 1 else 0
-    damaged = f"{found[-1]} is truncated or damaged; delete it to go on from step {step}"
-    return Checkpoint(**read_torch_file(found[-1], CorruptWorkspace(damaged)))
+    steps = [_step(other) or 0 for other in checkpoints(storage.parent(path))]
+    older = [step for step in steps if step < (_step(path) or 0)]
+    instead = f"step {older[-1]}" if older else "the beginning"
+    damaged = f"{path} is truncated or damaged; delete it to go on from {instead}"
+    content = read_torch_file(path, CorruptWorkspace(damaged))
+    if set(content) != {each.name for each in fields(Checkpoint)}:
+        raise InputError(
+            f"{path} is no checkpoint of this version; to begin with its weights, give it as train.initial"
+        )
+    return Checkpoint(**content)
 
 
 def save_model(path: str, model: Clip) -> None:
     """Write the weights of `model`, and the spec to build it from, to `path`."""
-    weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with storage.atomic_output(path) as file:
         _save({"spec": asdict(model.spec), "state_dict": weights}, file)
 

@@ -67,6 +67,10 @@ class Clip(TextTower):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / FIRST_TEMPERATURE)))
         self.logit_bias = nn.Parameter(torch.tensor(FIRST_LOGIT_BIAS)) if spec.logit_bias else None
 
+    def forward(self, pixels_B3SS: Tensor, tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit-length embeddings [B, D] of pictures and of captions."""
+        return self.encode_image(pixels_B3SS), self.encode_text(tokens_BL)
+
     def encode_image(
         self, pixels_B3SS: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:

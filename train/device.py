@@ -12,7 +12,9 @@ from train.config import Device
 
 @contextmanager
 def computing(name: Device, threads: int) -> Iterator[torch.device]:
-    """Yield the device to compute on; while the block runs, torch uses `threads` threads, 0: all.
+    """Yield the device to compute on; while the block runs, torch uses `threads` threads.
+
+    0 threads: see `own_cores`.
 
     On the CPU only deterministic algorithms are used, so equal runs give equal bits.
 
@@ -21,14 +23,21 @@ def computing(name: Device, threads: int) -> Iterator[torch.device]:
     """
     device = _choose(name)
     threads_before = torch.get_num_threads()
-    deterministic_before = torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    mode_before = torch.get_deterministic_debug_mode()
+    torch.set_num_threads(threads or own_cores())
+    # torch.use_deterministic_algorithms does the same, but imports the compiler: seconds at every start.
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "default")
     try:
         yield device
     finally:
-        torch.use_deterministic_algorithms(deterministic_before)
+        torch.set_deterministic_debug_mode(mode_before)
         torch.set_num_threads(threads_before)
+
+
+def own_cores() -> int:
+    """Return this process's share of the cores, which all that torchrun started on this machine divide."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def _choose(name: Device) -> torch.device:

@@ -4,10 +4,10 @@ B: a rank's own rows, its share; shares may differ in size and be empty. N: the 
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -15,10 +15,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WitmillError
+
+T = TypeVar("T")
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
+
+
+class ProcessLost(WitmillError):
+    """Another process of the training has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +42,60 @@ class Distributed:
     local_rank: int
     device: torch.device
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, the only one that writes and speaks."""
+        return self.rank == 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let all ranks leave the block by an error as soon as one of them does.
+
+        Raises:
+            SystemExit: beside a rank whose own error ends it, in all others; so one tells what was wrong.
+        """
+        is_whole = False
+        try:
+            yield
+            is_whole = True
+        finally:
+            teller = self._lowest(self.world_size if is_whole else self.rank)
+            if teller not in (self.rank, self.world_size):
+                raise SystemExit(1)
+
+    def told(self, value: Any) -> Any:
+        """Return the `value` of rank 0."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def collect(self, value: T) -> list[T]:
+        """Return the values of all ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def equal(self, tensors: Iterable[Tensor]) -> None:
+        """Give each of `tensors` the values it has on rank 0."""
+        for tensor in tensors if self.world_size > 1 else ():
+            dist.broadcast(tensor, src=0)
+
+    def _lowest(self, number: int) -> int:
+        lowest = torch.tensor(number)
+        if self.world_size > 1:
+            dist.all_reduce(lowest, dist.ReduceOp.MIN)
+        return int(lowest)
+
     def shares(self, rows: int) -> list[int]:
         """Return how many rows each rank has, where this one has `rows`."""
         if self.world_size == 1:
             return [rows]
-        own = torch.tensor([rows], device=self.device)
+        # On the CPU, so that no GPU has to be waited for.
+        own = torch.tensor([rows])
         counts = own.new_empty(self.world_size)
         dist.all_gather_single(counts, own)
         return cast(list[int], counts.tolist())
@@ -74,7 +129,7 @@ def alone(device: torch.device) -> Distributed:
 
 @contextmanager
 def start(device: torch.device) -> Iterator[Distributed]:
-    """Meet the processes that torchrun started, over gloo on CPUs and NCCL on GPUs; part at the end.
+    """Meet the processes that torchrun started; tensors on GPUs travel over NCCL, others over gloo.
 
     Without torchrun's variables in the environment, or with one process, there is nobody to meet.
 
@@ -84,6 +139,7 @@ def start(device: torch.device) -> Iterator[Distributed]:
     Raises:
         ConfigError: if the variables do not fit together, a process has no GPU of its own, or the
             processes cannot meet.
+        ProcessLost: if another process ended while this one waited for it.
     """
     place = _read_place(os.environ, device)
     if device.type == "cuda":
@@ -91,11 +147,20 @@ def start(device: torch.device) -> Iterator[Distributed]:
     if place.world_size == 1:
         yield place
         return
-    _meet(place)
     try:
+        _meet(place)
         yield place
+    except RuntimeError as error:
+        # What gloo raises has no class of its own.
+        if "by peer" not in str(error):
+            raise
+        raise ProcessLost(
+            f"process {place.rank} of {place.world_size} waits for one that has ended; see what that said, "
+            "or whether the system killed it for its memory, then start all again"
+        ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _read_place(environment: Mapping[str, str], device: torch.device) -> Distributed:
@@ -140,7 +205,7 @@ def _meet(place: Distributed) -> None:
     on_gpu = place.device.type == "cuda"
     try:
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             rank=place.rank,
             world_size=place.world_size,
             device_id=place.device if on_gpu else None,

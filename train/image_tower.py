@@ -42,6 +42,11 @@ class VisionTransformer(nn.Module):
 
     def forward(self, pixels_B3SS: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Return the embeddings [B, D] of normalised pictures, not scaled to unit length."""
+        embedded: Tensor = self.features(pixels_B3SS, generator=generator) @ self.proj
+        return embedded
+
+    def features(self, pixels_B3SS: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Return what is projected to embeddings, [B, W]; the paper's linear probes learn from it."""
         patches_BLW = self.conv1(pixels_B3SS).flatten(2).transpose(1, 2)
         patches_BLW = patches_BLW + self.positional_embedding[1:]
         if self.training and self.patch_dropout:
@@ -50,8 +55,8 @@ class VisionTransformer(nn.Module):
         first_B1W = first_W.expand(len(patches_BLW), 1, -1)
         tokens_BLW = torch.cat([first_B1W, patches_BLW], dim=1)
         tokens_BLW = self.transformer(self.ln_pre(tokens_BLW), causal=False)
-        embedded: Tensor = self.ln_post(tokens_BLW[:, 0]) @ self.proj
-        return embedded
+        features: Tensor = self.ln_post(tokens_BLW[:, 0])
+        return features
 
     def initialize(self) -> None:
         """Draw new weights."""

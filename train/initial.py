@@ -67,7 +67,8 @@ def load_any(path: str, *, resolution: int | None = None, quick_gelu: bool | Non
 def load_weights(path: str, model: Clip) -> None:
     """Copy the weights in a file that `load_any` reads into `model`.
 
-    Where the picture's resolution differs, the embeddings of its places are interpolated.
+    Where the picture's resolution differs, the embeddings of its places are interpolated. A bias of the
+    logits that the file lacks stays as it is.
 
     Raises:
         InputError: if the file is damaged or holds the weights of another model.
@@ -75,6 +76,8 @@ def load_weights(path: str, model: Clip) -> None:
     weights = read_weights(path)
     _activation(weights, path, model.spec.quick_gelu)
     tensors = fit_places(weights.tensors, model.spec)
+    if model.logit_bias is not None:
+        tensors.setdefault("logit_bias", model.logit_bias.detach())
     check_weights(tensors, model.state_dict(), path)
     model.load_state_dict(tensors)
 

@@ -1,135 +1,165 @@
-"""Train a contrastive model on the shards (CLIP, section 2.5)."""
+"""Train a contrastive model on the shards, on one process or many (CLIP, section 2.5).
 
-import json
+All ranks read, compute and evaluate; only the first one writes and speaks.
+"""
+
 from contextlib import closing
+from dataclasses import asdict
 
 import pyarrow as pa
 
 from pipeline import schemas
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor
 from pipeline.runtime.manifest import MAIN, Manifest, Outcome
-from pipeline.runtime.progress import Progress, say
+from pipeline.runtime.progress import say
 from pipeline.runtime.stage import StageRun, begin
 from pipeline.runtime.workspace import Workspace
-from train.batches import Batch, read_batches, sample_loader
-from train.checkpoint import load_newest, save_checkpoint, save_model
-from train.clip import count_parameters
-from train.config import Plan, TrainConfig, make_plan
+from train.checkpoint import checkpoints, load_checkpoint, prune, save_model
+from train.clip import Clip, count_parameters
+from train.config import RESUME, Plan, TrainConfig, make_plan
 from train.device import computing
-from train.initial import load_weights
-from train.stream import ShardStream, read_shard_index
-from train.training import Training
+from train.distributed import Distributed, start
+from train.learning_curve import labelled_sets
+from train.sources import TrainingData, open_training_data
+from train.telemetry import require_tensorboard
+from train.trainer import CHECKPOINTS, Trainer
 
 MODEL = "model.pt"
-CHECKPOINTS = "checkpoints"
-METRICS = "metrics.jsonl"
+AVERAGED_MODEL = "model_ema.pt"
 
 
 def run(config: TrainConfig, workspace: Workspace, executor: Executor) -> Manifest:
-    """Train on the samples of the stage "shard", or go on with an interrupted run.
+    """Train on the samples of the stage "shard" or of other sources, or go on with an interrupted run.
 
-    Writes TRAINING_STEPS, `model.pt`, the newest checkpoints, and rates in `metrics.jsonl`. A run that
-    was killed and started again ends with the same table and model as one that was not, on the CPU.
+    Writes TRAINING_STEPS, TRAINING_EVALUATIONS, `model.pt`, the newest checkpoints, and `metrics.jsonl`.
+    A run that was killed and started again ends with the same tables and model as one that was not, on
+    the CPU. Processes that torchrun started share every batch.
 
     Raises:
         InputError: if there are no samples, too many of a batch are broken, or the weights to begin
             from are another model's.
-        ConfigError: if the settings do not fit the samples.
+        ConfigError: if the settings do not fit the samples, or the loss is no number any more.
         CorruptWorkspace: if the newest checkpoint is damaged.
+        KeyboardInterrupt: after a checkpoint, if a signal asked the run to stop.
+        SystemExit: in all processes but the one that tells of an error.
     """
-    # Before `begin`, which deletes what an earlier run with other settings made.
-    plan = make_plan(config, sum(part.rows for part in workspace.finished("shard").parts))
-    files = {"initial": config.initial} if config.initial else {}
-    stage = begin("train", config, workspace, reads=["shard"], files=files)
-    if stage.done:
-        return stage.done
-    with computing(config.device, config.threads) as device:
-        training = Training(plan, seed=config.seed, device=device)
-        folder = storage.join(stage.folder, CHECKPOINTS)
-        if checkpoint := load_newest(folder):
-            training.resume(checkpoint)
-            say(f"train      goes on from step {training.step:,} of {plan.steps:,}")
-        elif config.initial:
-            load_weights(config.initial, training.model)
-        train(training, config, plan, stage)
-        return _finish(training, stage)
+    with computing(config.device, config.threads) as device, start(device) as ranks:
+        with ranks.together():
+            data = open_training_data(config, workspace)
+        with closing(data):
+            return _run(config, workspace, data, ranks)
 
 
-def train(training: Training, config: TrainConfig, plan: Plan, stage: StageRun) -> None:
-    """Take the steps that are left, with a checkpoint every so often and one at the end."""
-    parts = stage.parts("shard")
-    stream = ShardStream(
-        [part.rows for part in parts],
-        read_shard_index(stage.workspace, parts),
-        batch_size=plan.batch_size,
-        seed=config.seed,
-        window=config.shuffle_window,
-    )
-    stream.load_state_dict(training.stream)
-    batches = read_batches(
-        stream,
-        sample_loader(stage.workspace, plan.model, config.seed),
-        context=plan.model.text.context,
-        count=plan.steps - training.step,
-        readers=config.readers,
-    )
-    progress = Progress("train", plan.steps, done=training.step, unit="steps")
-    with progress, closing(batches):
-        for batch in batches:
-            _check_broken(batch, config.max_broken)
-            row = training.take_step(batch)
-            progress.advance(
-                rows=len(batch.samples), drops=len(batch.broken), loss=f"{row['loss']:.3f}"
+def _run(
+    config: TrainConfig, workspace: Workspace, data: TrainingData, ranks: Distributed
+) -> Manifest:
+    stage, done, checkpoint = None, None, None
+    with ranks.together():
+        # Before `begin`, which deletes what an earlier run with other settings made.
+        plan = make_plan(config, data.samples)
+        evalsets = labelled_sets(config.evalsets) if config.evalsets else []
+        if config.tensorboard:
+            require_tensorboard()
+        if ranks.is_first:
+            stage = _begin(config, plan, workspace, data)
+            done, checkpoint = stage.done, _checkpoint_of(stage, config)
+    done, checkpoint = ranks.told((done, checkpoint))
+    if done is None:
+        for line in data.describe() if stage else ():
+            say(f"train      {line}")
+        trainer = Trainer(plan, config, data, evalsets, ranks, workspace.path("train"))
+        with ranks.together():
+            trainer.begin(checkpoint)
+        trainer.train()
+        with ranks.together():
+            done = _finish(trainer, stage, data.samples) if stage else None
+        done = ranks.told(done)
+    manifest: Manifest = done
+    return manifest
+
+
+def _begin(config: TrainConfig, plan: Plan, workspace: Workspace, data: TrainingData) -> StageRun:
+    folder = workspace.path("train")
+    for name, path in (("initial", config.initial), ("tensorboard", config.tensorboard)):
+        if path and _is_inside(path, folder):
+            raise ConfigError(
+                f"train.{name} is {path}, in the folder that the stage itself writes and clears; "
+                "expected another place"
             )
-            if training.step % config.checkpoint_every == 0 or training.step == plan.steps:
-                _save(training, config, stage)
+    given = _given_checkpoint(config)
+    if given:
+        _check_checkpoint(given, plan)
+    stage = begin(
+        "train",
+        config,
+        workspace,
+        reads=data.reads,
+        files={**data.files, **({"initial": config.initial} if config.initial else {})},
+        keep=[given] if given else [],
+        anew=config.resume != "latest",
+    )
+    if config.resume == "never" and not stage.done:
+        prune(storage.join(stage.folder, CHECKPOINTS), keep=0)
+    return stage
 
 
-def _check_broken(batch: Batch, limit: float) -> None:
-    for broken in batch.broken:
-        say(f"train      skips {broken.sample.pair_id} in {broken.sample.shard}: {broken.detail}")
-    count, total = len(batch.broken), len(batch.samples)
-    if count > limit * total or count == total:
-        first = batch.broken[0]
+def _is_inside(path: str, folder: str) -> bool:
+    full = path if storage.is_url(path) else storage.local_path(path)
+    return full.startswith(storage.join(folder, ""))
+
+
+def _given_checkpoint(config: TrainConfig) -> str | None:
+    if config.resume in RESUME:
+        return None
+    return config.resume if storage.is_url(config.resume) else storage.local_path(config.resume)
+
+
+def _check_checkpoint(path: str, plan: Plan) -> None:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.spec != asdict(plan.model):
         raise InputError(
-            f"{count} of {total} samples of a batch are broken, such as {first.sample.pair_id} in "
-            f"{first.sample.shard} ({first.reason}); mend the shards or raise train.max_broken ({limit:g})"
+            f"{path} is of another model than train.model, quick_gelu and loss say; "
+            "give those it was trained with"
+        )
+    if checkpoint.step >= plan.steps:
+        raise ConfigError(
+            f"{path} is of step {checkpoint.step:,}, expected one before the last, {plan.steps:,}; "
+            "raise train.steps or train.epochs"
         )
 
 
-def _save(training: Training, config: TrainConfig, stage: StageRun) -> None:
-    save_checkpoint(
-        storage.join(stage.folder, CHECKPOINTS),
-        training.checkpoint(),
-        keep=config.keep_checkpoints,
-    )
-    lines = "".join(json.dumps(rate) + "\n" for rate in training.records["rates"])
-    storage.write_bytes(storage.join(stage.folder, METRICS), lines.encode())
+def _checkpoint_of(stage: StageRun, config: TrainConfig) -> str | None:
+    """Return where to go on: this run's own newest checkpoint, else the one given."""
+    own = checkpoints(storage.join(stage.folder, CHECKPOINTS))
+    return own[-1] if own else _given_checkpoint(config)
 
 
-def _finish(training: Training, stage: StageRun) -> Manifest:
-    workspace, output = stage.workspace, stage.output(0)
-    steps = pa.table(training.records["steps"], schema=schemas.TRAINING_STEPS)
-    main = workspace.write(output.name("parquet"), steps, schemas.TRAINING_STEPS)
-    broken = training.records["broken"]
-    if broken:
-        stage.write_table("broken", pa.Table.from_pylist(broken, schemas.DROPS), schemas.DROPS)
-    save_model(storage.join(stage.folder, MODEL), training.model)
-    stage.add("model", workspace.describe(f"{stage.name}/{MODEL}", rows=0))
-    samples = sum(part.rows for part in stage.parts("shard"))
+def _finish(trainer: Trainer, stage: StageRun, samples: int) -> Manifest:
+    training, records = trainer.training, trainer.records
+    steps = pa.table(records.steps, schema=schemas.TRAINING_STEPS)
+    path = stage.output(0).name("parquet")
+    main = stage.workspace.write(path, steps, schemas.TRAINING_STEPS)
+    for name, rows, schema in (
+        ("broken", records.broken, schemas.DROPS),
+        ("evaluations", records.evaluations, schemas.TRAINING_EVALUATIONS),
+    ):
+        if rows:
+            stage.write_table(name, pa.Table.from_pylist(rows, schema), schema)
+    _write_model(stage, "model", MODEL, training.model)
+    if training.average:
+        _write_model(stage, "model_ema", AVERAGED_MODEL, training.average.model)
+    counters = {
+        "parameters": count_parameters(training.model),
+        "broken_samples": len(records.broken),
+        "broken_reads": records.broken_reads,
+    }
     return stage.finish(
-        [
-            Outcome(
-                rows_in=samples,
-                rows_out=samples,
-                parts={MAIN: [main]},
-                counters={
-                    "parameters": count_parameters(training.model),
-                    "broken_samples": len(broken),
-                    "broken_reads": training.records["broken_reads"],
-                },
-            )
-        ]
+        [Outcome(rows_in=samples, rows_out=samples, parts={MAIN: [main]}, counters=counters)]
     )
+
+
+def _write_model(stage: StageRun, table: str, name: str, model: Clip) -> None:
+    save_model(storage.join(stage.folder, name), model)
+    stage.add(table, stage.workspace.describe(f"{stage.name}/{name}", rows=0))

@@ -37,7 +37,9 @@ class Attention(nn.Module):
         """Return tokens that have looked at each other, [B, L, W]; causal: only at earlier ones."""
         batch, length, width = tokens_BLW.shape
         joint = functional.linear(tokens_BLW, self.in_proj_weight, self.in_proj_bias)
-        query, key, value = joint.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = joint.view(batch, length, 3, self.heads, width // self.heads).permute(
+            2, 0, 3, 1, 4
+        )
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
         projected: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return projected

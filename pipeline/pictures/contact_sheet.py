@@ -40,14 +40,22 @@ def draw_sheet(title: str, sections: Sequence[Section]) -> bytes:
     width = 2 * MARGIN + columns * (tile_width + MARGIN) - MARGIN
     tile_height = SIDE + 2 * (TEXT + 5) + MARGIN
     rows = [max(1, -(-len(section.tiles) // columns)) for section in sections]
-    height = 2 * MARGIN + 2 * TITLE + sum(2 * HEADING + n * tile_height for n in rows)
+    height = (
+        2 * MARGIN
+        + 2 * TITLE
+        + sum(
+            2 * HEADING * bool(section.heading) + count * tile_height
+            for section, count in zip(sections, rows, strict=True)
+        )
+    )
     page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(TITLE))
     top = MARGIN + 2 * TITLE
     for section, count in zip(sections, rows, strict=True):
-        draw.text((MARGIN, top), section.heading, INK, ImageFont.load_default(HEADING))
-        top += 2 * HEADING
+        if section.heading:
+            draw.text((MARGIN, top), section.heading, INK, ImageFont.load_default(HEADING))
+            top += 2 * HEADING
         if not section.tiles:
             draw.text((MARGIN, top), "none", GREY, ImageFont.load_default(TEXT))
         for number, tile in enumerate(section.tiles):
@@ -71,8 +79,18 @@ def _draw_tile(
         frame = (x - 1, y - 1, x + picture.width, y + picture.height)
         draw.rectangle(frame, outline="#dadce0")
     font = ImageFont.load_default(TEXT)
+    room = len(tile.pictures) * (SIDE + GAP) - GAP + MARGIN - GAP
     for line, (text, ink) in enumerate(zip(tile.lines, (INK, GREY), strict=True)):
-        draw.text((left, top + SIDE + 4 + line * (TEXT + 4)), text, ink, font)
+        draw.text((left, top + SIDE + 4 + line * (TEXT + 4)), _cut(text, room, font), ink, font)
+
+
+def _cut(text: str, room: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return as much of a line as fits into so many pixels."""
+    # A line of megabytes is not measured whole.
+    shown = text[:200]
+    while shown and font.getlength(shown if shown == text else f"{shown}…") > room:
+        shown = shown[:-1]
+    return shown if shown == text else f"{shown}…"
 
 
 def _fitted(rgb: Pixels) -> Image.Image:

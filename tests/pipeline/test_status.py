@@ -100,6 +100,8 @@ def test_evaluations_stand_beside_chance(
 ) -> None:
     row = {
         "evalset": "digits",
+        "head": "zero_shot",
+        "variant": "own",
         "metric": "top1",
         "value": 0.5,
         "low": 0.4,
@@ -108,20 +110,16 @@ def test_evaluations_stand_beside_chance(
         "images": 1000,
         "classes": 10,
     }
-    table = pa.Table.from_pylist([row], schema=schemas.EVALUATIONS)
+    mean = {"metric": "mean_per_class", "low": None, "high": None}
+    rows = [row, row | mean, row | {"variant": "plain"}, row | {"variant": "fog/3"}]
+    table = pa.Table.from_pylist(rows, schema=schemas.EVALUATIONS)
     finish_stage("evaluate", schemas.EVALUATIONS, table)
     print_evaluations(workspace)
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("digits"))
-    assert line.split() == [
-        "digits",
-        "top1",
-        "50.0%",
-        "40.0%",
-        "to",
-        "60.0%",
-        "10.0%",
-        "1,000",
-        "10",
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2:] == [
+        ["digits", "zero_shot", "own", "top1", "50.0%", "40.0-60.0%", "10.0%", "1,000"],
+        ["zero_shot", "own", "mean_per_class", "50.0%", "10.0%", "1,000"],
+        ["zero_shot", "plain", "top1", "50.0%", "40.0-60.0%", "10.0%", "1,000"],
     ]
 
 

@@ -61,3 +61,16 @@ def write_shard(path: Path, name: str, pairs: Sequence[Pair], first: int) -> pa.
                 tar.addfile(info, io.BytesIO(data))
             rows.append(row)
     return pa.Table.from_pylist(rows, schemas.SHARD_INDEX)
+
+
+def colour_set(folder: Path, broken: int = 0) -> str:
+    """Write pictures of `coloured_pairs` as an evaluation set, and return the file that names it."""
+    for i, (image, caption) in enumerate(coloured_pairs(15)):
+        path = folder / "colours" / caption.split()[3].rstrip(",") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+    for i in range(broken):
+        (folder / "colours" / "red" / f"broken{i}.png").write_bytes(b"no picture")
+    sets = folder / "sets.toml"
+    sets.write_text('[colours]\npath = "colours"\nprompts = ["a picture painted {label}"]\n')
+    return str(sets)

@@ -3,19 +3,33 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import CorruptWorkspace, StorageError
-from train.checkpoint import Checkpoint, load_model, load_newest, save_checkpoint, save_model
+from pipeline.errors import CorruptWorkspace, InputError, StorageError
+from train.checkpoint import (
+    Checkpoint,
+    checkpoints,
+    load_checkpoint,
+    load_model,
+    prune,
+    save_checkpoint,
+    save_model,
+)
 from train.clip import Clip
 from train.recipes import ModelSpec, ResNetSpec, TextSpec
+
+
+def load_newest(folder: str) -> Checkpoint:
+    return load_checkpoint(checkpoints(folder)[-1])
 
 
 def at_step(step: int) -> Checkpoint:
     return Checkpoint(
         step=step,
+        spec={"embed": 8},
         model={"weight": torch.full((300,), float(step))},
         optimizer={"state": {0: {"step": torch.tensor(step)}}, "param_groups": [{"lr": 0.1}]},
         stream={"epoch": 1, "position": 2},
         records={"steps": {"loss": [0.5]}, "broken": []},
+        average={"weight": torch.ones(2)},
     )
 
 
@@ -33,7 +47,7 @@ def tiny_model() -> Clip:
 
 
 def test_the_newest_checkpoint_comes_back_and_only_the_last_are_kept(tmp_path: Path) -> None:
-    assert load_newest(str(tmp_path / "none")) is None
+    assert checkpoints(str(tmp_path / "none")) == []
     (tmp_path / "step-00000011.pt.123.part").write_bytes(b"left by a killed run")
     for step in (2, 9, 100_000_000, 10):
         save_checkpoint(str(tmp_path), at_step(step), keep=3)
@@ -43,11 +57,15 @@ def test_the_newest_checkpoint_comes_back_and_only_the_last_are_kept(tmp_path: P
         "step-100000000.pt",
     ]
     newest = load_newest(str(tmp_path))
-    assert newest is not None
     assert newest.step == 100_000_000
     assert newest.model["weight"].tolist() == [100_000_000.0] * 300
     assert newest.optimizer["param_groups"] == [{"lr": 0.1}]
     assert newest.stream == {"epoch": 1, "position": 2}
+    assert newest.average is not None
+    prune(str(tmp_path), keep=5)
+    assert len(checkpoints(str(tmp_path))) == 3
+    prune(str(tmp_path), keep=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_alone(
@@ -64,7 +82,6 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_alone(
         save_checkpoint(str(tmp_path), at_step(2), keep=1)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.pt"]
     newest = load_newest(str(tmp_path))
-    assert newest is not None
     assert newest.step == 1
 
 
@@ -81,6 +98,13 @@ def test_a_truncated_checkpoint_is_one_line_that_says_what_to_do(
         match=r"00000002\.pt is truncated or damaged; delete it to go on from step 1",
     ):
         load_newest(str(tmp_path))
+
+
+def test_a_file_of_other_content_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001.pt"
+    torch.save({"model": {}, "step": 1}, path)
+    with pytest.raises(InputError, match=r"is no checkpoint of this version; .* train\.initial"):
+        load_checkpoint(str(path))
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:

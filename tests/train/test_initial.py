@@ -50,6 +50,16 @@ def test_weights_of_either_layout_are_copied(tmp_path: Path) -> None:
             assert torch.equal(model.state_dict()[key], tensor), key
 
 
+def test_the_sigmoid_loss_may_begin_from_weights_of_the_other(tmp_path: Path) -> None:
+    source = build(SPEC, 0)
+    save_model(str(tmp_path / "ours.pt"), source)
+    model = build(replace(SPEC, logit_bias=True), 1)
+    load_weights(str(tmp_path / "ours.pt"), model)
+    assert model.logit_bias is not None
+    assert model.logit_bias.item() == -10
+    assert torch.equal(model.visual.proj, source.visual.proj)
+
+
 def test_a_higher_resolution_begins_from_interpolated_places(tmp_path: Path) -> None:
     source = build(SPEC, 0)
     save_model(str(tmp_path / "low.pt"), source)

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from pipeline import schemas
-from pipeline.errors import ConfigError, CorruptWorkspace, InputError, MissingInput
+from pipeline.errors import ConfigError, CorruptWorkspace, InputError, MissingInput, WitmillError
 from pipeline.runtime import storage
 from pipeline.runtime.executor import Executor, make_executor
 from pipeline.runtime.manifest import MAIN, Manifest
 from pipeline.runtime.workspace import Workspace
-from tests.train.shards import coloured_pairs
+from tests.train.shards import colour_set, coloured_pairs
 from train import loop
-from train.checkpoint import load_model
+from train.checkpoint import load_checkpoint, load_model
 from train.config import TrainConfig
 from train.training import Training
 
@@ -66,11 +68,19 @@ def run_and_kill(config: TrainConfig, root: Path, checkpoint: str, delay_s: floa
     assert path.exists()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"ema_decay": 0.9, "micro_batch": 6, "patch_dropout": 0.3, "max_gradient_norm": 1.0}],
+    ids=["plain", "options"],
+)
 def test_a_run_killed_twice_ends_like_one_left_alone(
-    workspace: Workspace, finish_shards: Callable[..., Manifest], tmp_path: Path
+    workspace: Workspace,
+    finish_shards: Callable[..., Manifest],
+    tmp_path: Path,
+    settings: dict[str, float],
 ) -> None:
     finish_shards(coloured_pairs(50))
-    config = CONFIG.model_copy(update={"steps": 40})
+    config = CONFIG.model_copy(update={"steps": 40, **settings})
     alone, killed = Path(workspace.root), tmp_path / "killed"
     shutil.copytree(alone, killed)
     undisturbed = start(config, alone)
@@ -79,12 +89,35 @@ def test_a_run_killed_twice_ends_like_one_left_alone(
     assert not (killed / "train" / "manifest.json").exists()
     assert start(config, killed).wait() == 0
     assert undisturbed.wait() == 0
-    for name in ("00000.parquet", "model.pt"):
+    names = ["00000.parquet", "model.pt", *(["model_ema.pt"] if settings else [])]
+    for name in names:
         assert (killed / "train" / name).read_bytes() == (alone / "train" / name).read_bytes()
     kept = sorted(p.name for p in (killed / "train" / "checkpoints").iterdir())
     assert kept == ["step-00000039.pt", "step-00000040.pt"]
     lines = (killed / "train" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_a_checkpoint(
+    workspace: Workspace,
+    finish_shards: Callable[..., Manifest],
+    inline: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    finish_shards(coloured_pairs(50))
+    at_step(monkeypatch, 4, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(CONFIG, workspace, inline)
+    monkeypatch.undo()
+    # The step in hand, the fifth, is finished; the signal is seen before the next.
+    path = workspace.path("train/checkpoints/step-00000005.pt")
+    said = f"stops after step 5 of 12, as {number.name} asks; {path} is saved"
+    assert said in capfd.readouterr().err
+    loop.run(CONFIG, workspace, inline)
+    assert "goes on from step 5 of 12" in capfd.readouterr().err
 
 
 def test_training_learns_and_tells_every_step(
@@ -176,15 +209,23 @@ def test_a_damaged_checkpoint_is_one_line(
     assert loop.run(CONFIG, workspace, inline).rows_out == 50
 
 
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], object]) -> None:
+    """Have `do` called when `step` steps have been taken, before the next."""
     take_step = Training.take_step
 
-    def stop(training: Training, batch: object) -> object:
+    def take(training: Training, *batch: Tensor) -> object:
         if training.step == step:
-            raise InterruptedError
-        return take_step(training, batch)  # type: ignore[arg-type]
+            do()
+        return take_step(training, *batch)
 
-    monkeypatch.setattr(Training, "take_step", stop)
+    monkeypatch.setattr(Training, "take_step", take)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    def stop() -> None:
+        raise InterruptedError
+
+    at_step(monkeypatch, step, stop)
 
 
 def test_settings_that_do_not_fit_leave_the_earlier_model_alone(
@@ -198,20 +239,185 @@ def test_settings_that_do_not_fit_leave_the_earlier_model_alone(
     assert workspace.finished("train") == manifest
 
 
-def test_a_loss_that_is_no_number_stops_the_run(
-    workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor
+def test_a_loss_that_is_no_number_stops_the_run_and_leads_back_to_the_last_good_checkpoint(
+    workspace: Workspace,
+    finish_shards: Callable[..., Manifest],
+    inline: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     finish_shards(coloured_pairs(50))
-    config = CONFIG.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(ConfigError, match=r"the loss is nan at step \d+; set train\.learning_rate"):
+    wild = CONFIG.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
+    with pytest.raises(ConfigError, match=r"nan at step 2; no checkpoint has been saved yet"):
+        loop.run(wild, workspace, inline)
+
+    def spoil_pixels(training: Training, pixels: Tensor, tokens: Tensor) -> object:
+        pixels = pixels * float("inf") if training.step == 7 else pixels
+        return take_step(training, pixels, tokens)
+
+    take_step = Training.take_step
+    monkeypatch.setattr(Training, "take_step", spoil_pixels)
+    good = workspace.path("train/checkpoints/step-00000006.pt")
+    with pytest.raises(
+        ConfigError,
+        match=f"the loss is nan at step 8; the last good checkpoint, of step 6, is kept: {good}; go on",
+    ):
+        loop.run(CONFIG, workspace, inline)
+    monkeypatch.undo()
+    before = Path(good).read_bytes()
+    slower = CONFIG.model_copy(update={"learning_rate": 1e-4, "resume": good})
+    stop_at(monkeypatch, 8)
+    with pytest.raises(InterruptedError):
+        loop.run(slower, workspace, inline)
+    monkeypatch.undo()
+    assert "goes on from step 6 of 12" in capfd.readouterr().err
+    assert Path(good).read_bytes() == before
+    # Given again, as in the script of a job, it goes on from the run's own checkpoint.
+    loop.run(slower, workspace, inline)
+    rates = workspace.read_table("train", MAIN, schemas.TRAINING_STEPS)["learning_rate"].to_pylist()
+    assert rates[5] > 1e-4 > rates[6]
+
+
+def test_latest_goes_on_or_begins_but_never_builds_anew(
+    workspace: Workspace,
+    finish_shards: Callable[..., Manifest],
+    inline: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish_shards(coloured_pairs(50))
+    latest = CONFIG.model_copy(update={"resume": "latest"})
+    stop_at(monkeypatch, 7)
+    with pytest.raises(InterruptedError):
+        loop.run(latest, workspace, inline)
+    other = latest.model_copy(update={"learning_rate": 1e-4})
+    with pytest.raises(ConfigError, match=r"made from something else: setting learning_rate"):
+        loop.run(other, workspace, inline)
+    moved = latest.model_copy(
+        update={"threads": 2, "micro_batch": 8, "gradient_checkpointing": True}
+    )
+    monkeypatch.undo()
+    at_step(monkeypatch, 6, lambda: monkeypatch.setattr(Training, "take_step", None))
+    with pytest.raises(TypeError):
+        loop.run(moved, workspace, inline)
+    monkeypatch.undo()
+    assert loop.run(latest, workspace, inline).rows_out == 50
+
+
+def test_never_begins_anew(
+    workspace: Workspace,
+    finish_shards: Callable[..., Manifest],
+    inline: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    finish_shards(coloured_pairs(50))
+    stop_at(monkeypatch, 7)
+    with pytest.raises(InterruptedError):
+        loop.run(CONFIG, workspace, inline)
+    monkeypatch.undo()
+    manifest = loop.run(CONFIG.model_copy(update={"resume": "never"}), workspace, inline)
+    assert "goes on" not in capfd.readouterr().err
+    assert manifest.rows_out == 50
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_model_alone(
+    workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor, tmp_path: Path
+) -> None:
+    finish_shards(coloured_pairs(50))
+    manifest = loop.run(CONFIG, workspace, inline)
+    checkpoint = str(tmp_path / "mine.pt")
+    shutil.copy(workspace.path("train/checkpoints/step-00000009.pt"), checkpoint)
+    for settings, message in (
+        ({"steps": 8}, "is of step 9, expected one before the last, 8"),
+        ({"steps": 20, "quick_gelu": False}, "is of another model than train.model, quick_gelu"),
+        ({"resume": workspace.path("train/model.pt"), "steps": 20}, "is no checkpoint of this"),
+        ({"resume": str(tmp_path / "none.pt")}, "cannot read"),
+        (
+            {"resume": "auto", "initial": workspace.path("train/model.pt")},
+            "the stage itself writes",
+        ),
+    ):
+        config = CONFIG.model_copy(update={"resume": checkpoint, **settings})
+        with pytest.raises(WitmillError, match=message):
+            loop.run(config, workspace, inline)
+        assert workspace.finished("train") == manifest
+    more = CONFIG.model_copy(update={"resume": checkpoint, "steps": 14})
+    loop.run(more, workspace, inline)
+    assert workspace.read_table("train", MAIN, schemas.TRAINING_STEPS).num_rows == 14
+
+
+def test_checkpoints_come_by_the_minute_too(
+    workspace: Workspace,
+    finish_shards: Callable[..., Manifest],
+    inline: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish_shards(coloured_pairs(50))
+    config = CONFIG.model_copy(update={"checkpoint_every": 500, "checkpoint_minutes": 1e-9})
+    stop_at(monkeypatch, 5)
+    with pytest.raises(InterruptedError):
         loop.run(config, workspace, inline)
+    kept = sorted(p.name for p in Path(workspace.path("train/checkpoints")).iterdir())
+    assert kept == ["step-00000004.pt", "step-00000005.pt"]
+
+
+def test_a_checkpoint_is_tuned_further_on_labelled_pictures(
+    workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor, tmp_path: Path
+) -> None:
+    finish_shards(coloured_pairs(50))
+    loop.run(CONFIG, workspace, inline)
+    evalsets = colour_set(tmp_path)
+    tuned = CONFIG.model_copy(
+        update={
+            "initial": workspace.path("train/checkpoints/step-00000009.pt"),
+            "sources": evalsets,
+            "cache": str(tmp_path / "cache"),
+            "batch_size": 8,
+            "learning_rate": 1e-9,
+            "warmup_steps": 0,
+            "steps": 1,
+        }
+    )
+    other = Workspace(root=str(tmp_path / "tuned"))
+    assert loop.run(tuned, other, inline).inputs == {}
+    before = load_checkpoint(tuned.initial).model
+    model = load_model(other.path("train/model.pt"))
+    torch.testing.assert_close(model.state_dict()["visual.proj"], before["visual.proj"])
+    assert loop.run(tuned, other, inline).rows_in == 15
+
+
+def test_zero_shot_accuracy_is_measured_on_the_way(
+    workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor, tmp_path: Path
+) -> None:
+    finish_shards(coloured_pairs(50))
+    sets = colour_set(tmp_path, broken=1)
+    config = CONFIG.model_copy(
+        update={"steps": 30, "ema_decay": 0.5, "evalsets": sets, "evaluate_every": 12}
+    )
+    loop.run(config, workspace, inline)
+    rows = workspace.read_table("train", "evaluations", schemas.TRAINING_EVALUATIONS).to_pylist()
+    assert [(row["step"], row["weights"]) for row in rows] == [
+        (step, weights) for step in (12, 24, 30) for weights in ("trained", "averaged")
+    ]
+    assert {(row["evalset"], row["images"], row["broken"]) for row in rows} == {("colours", 15, 1)}
+    assert rows[-1]["top1"] > 0.5
+    assert rows[-1]["samples"] == 30 * 16
+    lines = Path(workspace.path("train/metrics.jsonl")).read_text().splitlines()
+    measured = [json.loads(line) for line in lines if "evaluation" in line]
+    assert [line["step"] for line in measured] == [12, 24, 30]
+    plain = workspace.path("train/00000.parquet")
+    before = Path(plain).read_bytes()
+    again = config.model_copy(
+        update={"evalsets": "", "resume": "never", "seed": 0, "batch_size": 16}
+    )
+    shutil.rmtree(workspace.path("train"))
+    loop.run(again, workspace, inline)
+    assert Path(plain).read_bytes() == before
 
 
 def test_a_gpu_that_is_not_there_is_one_line(
     workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor
 ) -> None:
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     finish_shards(coloured_pairs(50))

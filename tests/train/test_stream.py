@@ -1,123 +1,248 @@
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain, islice
 
+import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import schemas
-from train.stream import COLUMNS, ShardStream
+from pipeline.errors import ConfigError, InputError
+from tests.reference.stream_order import samples_in_order
+from train.order import Layout, epoch_length
+from train.stream import LOCATED, Sample, ShardStream, Source, prompted
 
-SHARDS = st.lists(st.integers(0, 17), min_size=1, max_size=9).filter(lambda rows: sum(rows) > 0)
-
-
-def index_of(shard: int, rows: int) -> pa.Table:
-    columns = {
-        "pair_id": [f"{shard}-{row}" for row in range(rows)],
-        "shard": [f"shard/{shard:05d}.tar"] * rows,
-        "caption": ["a caption"] * rows,
-        "image_offset": [512 * row for row in range(rows)],
-        "image_length": [100] * rows,
-    }
-    return pa.table(columns, schema=pa.schema([schemas.SHARD_INDEX.field(c) for c in COLUMNS]))
+ROWS = st.lists(st.integers(0, 23), min_size=1, max_size=9).filter(lambda rows: sum(rows) > 0)
+WEIGHTS = st.sampled_from(["1", "2", "0.5", "1.5", "0.3", "3"]).map(Fraction)
+SOURCES = st.lists(st.tuples(ROWS, WEIGHTS), min_size=1, max_size=3)
+Met = tuple[int, str]
 
 
-def stream(
-    rows: Sequence[int], *, batch_size: int, window: int = 40, rank: int = 0, world_size: int = 1
-) -> ShardStream:
-    return ShardStream(
-        rows,
-        lambda shard: index_of(shard, rows[shard]),
-        batch_size=batch_size,
-        seed=3,
-        window=window,
-        rank=rank,
-        world_size=world_size,
-    )
+@dataclass
+class Drawn:
+    """Sources with samples that are only names."""
+
+    sources: list[Source]
+    asked: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def read(self, sample: Sample) -> bytes:
+        return sample.pair_id.encode()
+
+    def read_ahead(self, window: Sequence[pa.Table]) -> None:
+        assert all(table.schema == LOCATED for table in window)
 
 
-def take(some: ShardStream, batches: int) -> list[list[tuple[int, str]]]:
-    return [[(s.epoch, s.pair_id) for s in next(some).samples] for _ in range(batches)]
+def names_of(number: int, rows: Sequence[int]) -> list[list[str]]:
+    return [[f"{number}-{shard}-{row}" for row in range(n)] for shard, n in enumerate(rows)]
 
 
-@settings(deadline=None)
-@given(rows=SHARDS, share=st.floats(0, 1), window=st.integers(1, 90))
-def test_every_sample_is_read_once_an_epoch(rows: list[int], share: float, window: int) -> None:
+def drawn(*sources: tuple[Sequence[int], Fraction]) -> Drawn:
+    data = Drawn([])
+    for number, (rows, weight) in enumerate(sources):
+        names = names_of(number, rows)
+
+        def read(shard: int, first: int, last: int, names: list[list[str]] = names) -> pa.Table:
+            data.asked.append((shard, first, last))
+            some = names[shard][first:last]
+            columns = [some, [f"{shard}.tar"] * len(some), some]
+            numbers = [[512 * i for i in range(first, last)], [100] * len(some)]
+            return pa.table([*columns, *numbers], schema=LOCATED)
+
+        layout = Layout(rows=np.array(rows, np.int64), weight=weight)
+        data.sources.append(
+            Source(name=f"source{number}", layout=layout, identity=str(rows), read=read)
+        )
+    return data
+
+
+def stream(*sources: tuple[Sequence[int], Fraction], batch_size: int, **how: int) -> ShardStream:
+    return ShardStream(drawn(*sources), batch_size=batch_size, **{"seed": 3, "window": 40, **how})
+
+
+def one(rows: Sequence[int]) -> tuple[Sequence[int], Fraction]:
+    return rows, Fraction(1)
+
+
+def take(some: ShardStream, batches: int) -> list[list[Met]]:
+    with some:
+        return [[(s.epoch, s.pair_id) for s in next(some).samples] for _ in range(batches)]
+
+
+def in_order(
+    sources: Sequence[tuple[Sequence[int], Fraction]], count: int, *, window: int = 40
+) -> list[Met]:
+    shards = [(names_of(number, rows), weight) for number, (rows, weight) in enumerate(sources)]
+    found = samples_in_order(shards, window=window, seed=3)
+    return [(turn, name) for _, turn, name in islice(found, count)]
+
+
+@given(sources=SOURCES, batch_size=st.integers(1, 60), window=st.integers(1, 120))
+def test_the_stream_is_the_plain_sequence_cut_into_batches(
+    sources: list[tuple[list[int], Fraction]], batch_size: int, window: int
+) -> None:
+    batches = -(-3 * sum(sum(rows) for rows, _ in sources) // batch_size)
+    read = take(stream(*sources, batch_size=batch_size, window=window), batches)
+    assert [len(batch) for batch in read] == [batch_size] * batches
+    assert list(chain(*read)) == in_order(sources, batches * batch_size, window=window)
+
+
+@given(rows=ROWS, batch_size=st.integers(1, 90), window=st.integers(1, 90))
+def test_every_sample_is_read_once_an_epoch(rows: list[int], batch_size: int, window: int) -> None:
     total = sum(rows)
-    batch_size = max(1, round(share * total))
-    batches = -(-3 * total // batch_size)
-    read = [
-        sample
-        for b in take(stream(rows, batch_size=batch_size, window=window), batches)
-        for sample in b
-    ]
+    batches = take(
+        stream(one(rows), batch_size=batch_size, window=window), -(-3 * total // batch_size)
+    )
+    read = list(chain(*batches))
+    names = list(chain(*names_of(0, rows)))
     for epoch in range(3):
         of_epoch = read[epoch * total : (epoch + 1) * total]
-        expected = {(epoch, f"{shard}-{row}") for shard, n in enumerate(rows) for row in range(n)}
-        assert Counter(of_epoch) == Counter(expected)
+        assert Counter(of_epoch) == Counter((epoch, name) for name in names)
 
 
-@settings(deadline=None)
-@given(rows=SHARDS, batch_size=st.integers(1, 12), world_size=st.integers(1, 7))
-def test_the_ranks_together_read_the_global_batches(
-    rows: list[int], batch_size: int, world_size: int
+@given(sources=SOURCES, window=st.integers(20, 120))
+def test_a_weight_says_how_often_each_sample_is_read_an_epoch(
+    sources: list[tuple[list[int], Fraction]], window: int
 ) -> None:
-    batch_size = min(batch_size, sum(rows))
-    alone = take(stream(rows, batch_size=batch_size), 5)
-    ranks = [
-        take(stream(rows, batch_size=batch_size, rank=rank, world_size=world_size), 5)
-        for rank in range(world_size)
-    ]
-    assert [list(chain(*shares)) for shares in zip(*ranks, strict=True)] == alone
+    # Of all these weights, ten epochs are whole turns.
+    some = stream(*sources, batch_size=37, window=window)
+    layouts = [Layout(rows=np.array(rows), weight=weight) for rows, weight in sources]
+    length = sum(epoch_length(layouts, epoch) for epoch in range(10))
+    met = chain(*take(some, -(-length // 37)))
+    read = Counter(name for _, name in islice(met, length))
+    expected = {
+        name: 10 * weight
+        for number, (rows, weight) in enumerate(sources)
+        for name in chain(*names_of(number, rows))
+    }
+    assert read == expected
 
 
-@settings(deadline=None)
 @given(
-    rows=SHARDS,
-    first=st.integers(1, 12),
-    then=st.integers(1, 12),
-    stop_after=st.integers(0, 9),
-    world_size=st.integers(1, 4),
+    sources=SOURCES,
+    runs=st.lists(
+        st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4), st.integers(1, 3)),
+        min_size=1,
+        max_size=4,
+    ),
+    window=st.integers(1, 90),
 )
-def test_a_resumed_stream_goes_on_where_it_stood_even_in_other_batches_and_ranks(
-    rows: list[int], first: int, then: int, stop_after: int, world_size: int
+def test_resumed_with_other_batches_ranks_and_workers_it_goes_on_where_it_stood(
+    sources: list[tuple[list[int], Fraction]],
+    runs: list[tuple[int, int, int, int]],
+    window: int,
 ) -> None:
-    first, then = min(first, sum(rows)), min(then, sum(rows))
-    stopped = stream(rows, batch_size=first)
-    before = [sample for batch in take(stopped, stop_after) for sample in batch]
-    ranks = []
-    for rank in range(world_size):
-        resumed = stream(rows, batch_size=then, rank=rank, world_size=world_size)
-        resumed.load_state_dict(stopped.state_dict())
-        ranks.append(take(resumed, 4))
-    after = [sample for shares in zip(*ranks, strict=True) for share in shares for sample in share]
-    whole = [
-        sample
-        for batch in take(stream(rows, batch_size=1), len(before + after))
-        for sample in batch
+    read: list[Met] = []
+    state = None
+    for batches, batch_size, world_size, workers in runs:
+        batches = -(-batches // workers) * workers
+        shares: dict[tuple[int, int], list[Met]] = {}
+        for rank in range(world_size):
+            for worker in range(workers):
+                some = stream(
+                    *sources,
+                    batch_size=batch_size,
+                    window=window,
+                    rank=rank,
+                    world_size=world_size,
+                    worker=worker,
+                    workers=workers,
+                )
+                if state:
+                    some.load_state_dict(state)
+                for number, batch in enumerate(take(some, batches // workers)):
+                    shares[number * workers + worker, rank] = batch
+        state = some.state_dict()
+        read += chain(*(shares[place] for place in sorted(shares)))
+    assert read == in_order(sources, len(read), window=window)
+
+
+def test_three_shards_feed_eight_workers() -> None:
+    rows = [5, 4, 6]
+    shares = [
+        take(stream(one(rows), batch_size=5, worker=worker, workers=8), 6) for worker in range(8)
     ]
-    assert before + after == whole
+    read = list(chain(*chain(*zip(*shares, strict=True))))
+    assert read == in_order([one(rows)], 240)
+    assert Counter(name for _, name in read) == dict.fromkeys(chain(*names_of(0, rows)), 16)
 
 
 def test_a_slice_says_where_the_stream_stands_after_it() -> None:
-    some = stream([4, 3], batch_size=5)
-    assert [next(some).state for _ in range(3)] == [
-        {"epoch": 0, "position": 5},
-        {"epoch": 1, "position": 3},
-        {"epoch": 2, "position": 1},
-    ]
+    with stream(one([4, 3]), batch_size=5) as some:
+        states = [next(some).state for _ in range(3)]
+    assert [(state["epoch"], state["position"]) for state in states] == [(0, 5), (1, 3), (2, 1)]
 
 
-def test_only_the_index_of_the_window_at_hand_is_read() -> None:
-    read: list[int] = []
+def test_only_the_index_of_the_window_at_hand_and_the_next_is_read() -> None:
+    data = drawn(one([5] * 50))
+    with ShardStream(data, batch_size=5, seed=0, window=40) as some:
+        for _ in range(3):
+            next(some)
+        assert 8 <= len(data.asked) <= 16
+        for _ in range(6):
+            next(some)
+    assert 16 <= len(data.asked) <= 24
+    assert len(set(data.asked)) == len(data.asked)
 
-    def index(shard: int) -> pa.Table:
-        read.append(shard)
-        return index_of(shard, 10)
 
-    some = ShardStream([10] * 50, index, batch_size=5, seed=0, window=20)
-    take(some, 3)
-    assert len(read) == 2
-    take(some, 97)
-    assert sorted(read) == list(range(50))
+def test_workers_do_not_read_the_windows_of_others() -> None:
+    data = drawn(one([5] * 48))
+    with ShardStream(data, batch_size=40, seed=0, window=40, worker=1, workers=3) as some:
+        next(some)
+        assert some.state_dict()["position"] == 80
+    assert len(data.asked) <= 16
+
+
+def test_a_large_shard_is_read_in_runs_of_an_eighth_of_a_window() -> None:
+    data = drawn(one([1000]))
+    with ShardStream(data, batch_size=1000, seed=0, window=80) as some:
+        samples = next(some).samples
+    assert max(last - first for _, first, last in data.asked) == 10
+    # Neighbours in the shard are strewn over the epoch.
+    places = {sample.pair_id: i for i, sample in enumerate(samples)}
+    gaps = [abs(places[f"0-0-{i}"] - places[f"0-0-{i + 10}"]) for i in range(990)]
+    assert np.mean(gaps) > 250
+
+
+def test_the_state_of_another_stream_is_refused() -> None:
+    with stream(one([4, 3]), batch_size=2) as some:
+        state = next(some).state
+    for other in (
+        stream(one([3, 4]), batch_size=2),
+        stream(one([4, 3]), batch_size=2, seed=4),
+        stream(one([4, 3]), batch_size=2, window=41),
+        stream(([4, 3], Fraction(2)), batch_size=2),
+    ):
+        with other, pytest.raises(ConfigError, match="other samples"):
+            other.load_state_dict(state)
+    with stream(one([4, 3]), batch_size=3, rank=1, world_size=2) as same:
+        same.load_state_dict(state)
+        assert same.state_dict() == state
+
+
+def test_a_stream_without_samples_or_sense_is_refused() -> None:
+    with pytest.raises(InputError, match="no samples"):
+        stream(one([0]), batch_size=1)
+    for wrong in ({"rank": 1}, {"world_size": 0}, {"workers": 2, "worker": 2}, {"window": 0}):
+        with pytest.raises(ConfigError, match="expected"):
+            stream(one([3]), batch_size=1, **wrong)
+
+
+def test_an_error_of_the_index_is_met_when_its_window_is_needed() -> None:
+    data = drawn(one([5] * 9))
+
+    def broken(shard: int, first: int, last: int) -> pa.Table:
+        raise InputError("the index is gone")
+
+    data.sources[0] = Source(name="broken", layout=data.sources[0].layout, identity="", read=broken)
+    with ShardStream(data, batch_size=5, seed=0) as some, pytest.raises(InputError, match="gone"):
+        next(some)
+
+
+def test_captions_of_labels_are_drawn_anew_each_turn() -> None:
+    prompts = ("a {label}", "the {label}")
+    drawn_captions = {prompted(prompts, "cat|kitten", f"0:{turn}:x") for turn in range(40)}
+    assert drawn_captions == {"a cat", "the cat", "a kitten", "the kitten"}
+    assert prompted(prompts, "cat", "0:1:x") == prompted(prompts, "cat", "0:1:x")

@@ -1,8 +1,12 @@
+import gzip
 import html
+from pathlib import Path
 
 import ftfy
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +22,22 @@ def test_known_captions_have_known_ids() -> None:
     assert ids("A Diagram.") == [START, 320, 22697, 269, END]
     assert ids("") == [START, END]
     assert (START, END) == (49406, 49407)
+
+
+def digest(captions: list[str]) -> str:
+    return xxhash.xxh3_64_hexdigest(tokenize(captions, 77).astype("<i8").tobytes())
+
+
+def test_ids_are_open_clips_on_real_captions(shared_data: Path) -> None:
+    # Digests of what SimpleTokenizer of open_clip 3.3.0 gives.
+    folder = shared_data / "captions"
+    alt_texts = pq.read_table(folder / "test_10000.parquet").column("TEXT").to_pylist()
+    assert digest([text or "" for text in alt_texts]) == "4b16e78b8b31de30"
+    with gzip.open(folder / "cc3m_validation.tsv.gz", "rt", encoding="utf-8") as lines:
+        assert digest([line.split("\t")[0] for line in lines]) == "94a07845d9c397a7"
+    czech = folder / "multi30k" / "task1.test_2018_flickr.cs.gz"
+    with gzip.open(czech, "rt", encoding="utf-8") as lines:
+        assert digest(lines.read().splitlines()) == "ff8d3ab19acee389"
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,12 @@ from pipeline.pictures.contact_sheet import Section, Tile, draw_sheet
 from pipeline.pictures.images import Pixels, decode
 from train.evaluation.search import Hit
 
-LINE = 28
-"""Characters under a picture of the contact sheet."""
-
 
 def print_table(found: Sequence[Hit]) -> None:
     """Print one row a hit; captions are cut to the width of the terminal."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("cosine", "key", "caption", "url"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name, ratio in (("cosine", None), ("key", None), ("caption", 3), ("url", 2)):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=ratio)
     for hit in found:
         # Captions and addresses come from the web: control characters must not reach a terminal.
         caption, url = (_printable(text) for text in (hit.caption, hit.url))
@@ -39,9 +36,8 @@ def draw(found: Sequence[Hit], title: str, given: Pixels | None = None) -> bytes
     """Return a PNG of the pictures, best first, each with cosine and caption; `given` comes before all."""
     tiles = [Tile(pictures=(given,), lines=("looked for", ""))] if given is not None else []
     for hit in found:
-        caption = _printable(hit.caption)
-        first = f"{hit.similarity:.3f}  {caption[:LINE]}"
-        tiles.append(Tile(pictures=(decode(hit.data).rgb,), lines=(first, caption[LINE : 2 * LINE + 7])))
+        lines = (_printable(hit.caption), f"{hit.similarity:.3f}  {hit.key}")
+        tiles.append(Tile(pictures=(decode(hit.data).rgb,), lines=lines))
     return draw_sheet(f"Nearest to {_printable(title)}", [Section(heading="", tiles=tiles)])
 
 

@@ -1,7 +1,9 @@
 import struct
 import time
 
+import numpy as np
 import pytest
+import simplejpeg
 
 from pipeline.pictures.jpeg_headers import Blocks, exif_orientation, has_more_scans, read_blocks
 
@@ -56,6 +58,36 @@ def test_scans_are_counted_up_to_the_end_of_the_picture():
 
 def test_what_looks_like_a_scan_inside_a_segment_is_none():
     assert not has_more_scans(START + segment(0xE1, SCAN * 50) + SCAN, 1)
+
+
+def frame(kind, colours):
+    return segment(0xC0 + kind, b"\x08\0\x10\0\x10" + bytes([colours]) + b"\1\x11\0" * colours)
+
+
+def scan_of(colours):
+    return segment(0xDA, bytes([colours]) + b"\1\0" * colours + b"\0\x3f\0") + b"pixels"
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_first_scan_of_all_colours_is_the_whole_picture(colours):
+    picture = START + EXIF + frame(0, colours) + scan_of(colours)
+    assert read_blocks(picture) == Blocks(EXIF[4:], b"", False, True)
+
+
+@pytest.mark.parametrize(
+    "picture", [frame(2, 3) + scan_of(3), frame(0, 3) + scan_of(1), scan_of(0), frame(0, 3)]
+)
+def test_no_other_first_scan_is(picture):
+    assert not read_blocks(START + picture).is_one_scan
+
+
+def test_decoders_refuse_a_second_scan_of_a_whole_picture():
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = simplejpeg.encode_jpeg(rgb, 90)
+    assert read_blocks(data).is_one_scan
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ValueError, match="more than one scan"):
+        simplejpeg.decode_jpeg(data[:-2] + scan * 200 + data[-2:])
 
 
 def test_an_index_of_further_pictures_is_seen():

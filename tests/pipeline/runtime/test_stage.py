@@ -87,6 +87,19 @@ def test_another_setting_rebuilds_and_is_named(
     assert "built anew, because setting below (6, now 2) changed" in capsys.readouterr().err
 
 
+def test_what_may_not_be_built_anew_is_refused_and_what_is_to_be_kept_stays(
+    workspace: Workspace,
+) -> None:
+    before, _ = run_keep(workspace, InlineExecutor())
+    with pytest.raises(ConfigError, match=r"keep in .* made from something else: setting below"):
+        begin("keep", KeepConfig(below=2), workspace, anew=False)
+    assert workspace.finished("keep") == before
+    begin("keep", KeepConfig(below=2), workspace, keep=[workspace.path("keep/00001.parquet")])
+    left = [Path(path).name for path in storage.list_inside(workspace.path("keep"))]
+    assert left == ["00001.parquet", "begun.json"]
+    begin("keep", KeepConfig(below=2), workspace, anew=False)
+
+
 def test_an_interrupted_run_goes_on_from_the_tasks_that_ended(
     workspace: Workspace, tmp_path: Path
 ) -> None:

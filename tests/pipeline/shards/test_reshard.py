@@ -20,7 +20,7 @@ from pipeline.shards.corpus import reading, writing
 from pipeline.shards.reshard import ReshardConfig, check_output, reshard
 from tests.pipeline.shards.corpora import contents, files, kept, pack, pair_id, rows, uid
 from tests.pipeline.shards.test_verify import faults, members, rewrite
-from train.stream import ShardStream, read_shard_index
+from train.stream import ShardStream
 
 SAMPLES = 41
 
@@ -162,14 +162,11 @@ def test_the_folder_for_temporary_files_may_have_any_name(source, tmp_path, monk
 
 def test_the_trainer_and_the_catalogue_read_what_was_written(source, tmp_path):
     target = resharded(source, tmp_path / "N", where="source_offset < 20", samples_per_shard=7)
-    parts = target.finished("shard").parts
-    read = read_shard_index(target, parts)
-    stream = ShardStream([p.rows for p in parts], read, batch_size=20, seed=0, window=50)
     everything = contents(source)
-    for sample in next(stream).samples:
-        tar = Path(target.path(sample.shard)).read_bytes()
-        image = tar[sample.image_offset :][: sample.image_length]
-        assert (image, sample.caption.encode()) == everything[sample.pair_id][:2]
+    with ShardStream(target.root, batch_size=20, window=50) as stream:
+        for sample in next(stream).samples:
+            pair = stream.read(sample), sample.caption.encode()
+            assert pair == everything[sample.pair_id][:2]
     query = "SELECT count(*) AS n, count(DISTINCT shard) AS shards FROM samples"
     assert query_table(target, query).to_pylist() == [{"n": 20, "shards": 3}]
 
