@@ -13,6 +13,7 @@ from pipeline.runtime.manifest import MAIN, Manifest
 from pipeline.runtime.run_folder import started_before
 from pipeline.runtime.workspace import Workspace
 from pipeline.stages import STAGES
+from train.evaluation.overview import stands_out, variant_in_words
 
 SHOWN_HOSTS = 5
 
@@ -116,7 +117,7 @@ def print_status(workspace: Workspace) -> None:
 def print_evaluations(workspace: Workspace) -> None:
     """Print the results of a finished evaluation to standard output, chance beside each figure.
 
-    Of a head with many variants, such as corruptions at all severities ("fog/3"), their means alone.
+    Of robustness, the clean pictures and the mean of all corruptions alone.
     """
     table = Table(title="evaluation", title_justify="left", box=None, pad_edge=False)
     table.add_column("set", no_wrap=True)
@@ -125,12 +126,13 @@ def print_evaluations(workspace: Workspace) -> None:
         table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     shown = ""
     for row in workspace.read_table("evaluate", MAIN, schemas.EVALUATIONS).to_pylist():
-        if "/" in row["variant"]:
+        if not stands_out(row["head"], row["variant"]):
             continue
         interval = "" if row["low"] is None else f"{100 * row['low']:.1f}-{row['high']:.1%}"
+        variant = variant_in_words(row["head"], row["variant"])
         table.add_row(
             Text(row["evalset"] if row["evalset"] != shown else ""),
-            Text(" ".join(filter(None, (row["head"], row["variant"], row["metric"])))),
+            Text(" ".join(filter(None, (row["head"], variant, row["metric"])))),
             f"{row['value']:.1%}",
             interval,
             f"{row['chance']:.1%}",

@@ -81,16 +81,22 @@ def load_checkpoint(path: str) -> Checkpoint:
         CorruptWorkspace: if it is damaged.
         InputError: if the file is none of this version's checkpoints.
     """
-    steps = [_step(other) or 0 for other in checkpoints(storage.parent(path))]
-    older = [step for step in steps if step < (_step(path) or 0)]
-    instead = f"step {older[-1]}" if older else "the beginning"
-    damaged = f"{path} is truncated or damaged; delete it to go on from {instead}"
-    content = read_torch_file(path, CorruptWorkspace(damaged))
+    content = read_torch_file(path, CorruptWorkspace(_damaged(path)))
     if set(content) != {each.name for each in fields(Checkpoint)}:
         raise InputError(
             f"{path} is no checkpoint of this version; to begin with its weights, give it as train.initial"
         )
     return Checkpoint(**content)
+
+
+def _damaged(path: str) -> str:
+    own = _step(path)
+    if own is None:
+        return f"{path} is damaged or something else, expected a checkpoint of a run"
+    steps = [_step(other) or 0 for other in checkpoints(storage.parent(path))]
+    older = [step for step in steps if step < own]
+    instead = f"step {older[-1]}" if older else "the beginning"
+    return f"{path} is truncated or damaged; delete it to go on from {instead}"
 
 
 def save_model(path: str, model: Clip) -> None:
@@ -120,7 +126,13 @@ def build_model(content: Mapping[str, Any]) -> Clip:
 
 
 def _save(content: Mapping[str, Any], file: OutputFile) -> None:
-    torch.save(dict(content), file)  # type: ignore[arg-type]
+    try:
+        torch.save(dict(content), file)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        # After a write that failed, torch ends its archive all the same, and tells of that alone.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def read_torch_file(path: str, damaged: WitmillError) -> dict[str, Any]:

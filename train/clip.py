@@ -7,13 +7,12 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from train.image_tower import VisionTransformer
 from train.recipes import ModelSpec, VitSpec
 from train.resnet_tower import ModifiedResNet
-from train.text_tower import TextTower
+from train.text_tower import TextTower, unit_length
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -81,8 +80,8 @@ class Clip(TextTower):
         """
         normalized = normalize_pixels(pixels_B3SS)
         if isinstance(self.visual, VisionTransformer):
-            return functional.normalize(self.visual(normalized, generator=generator), dim=-1)
-        return functional.normalize(self.visual(normalized), dim=-1)
+            return unit_length(self.visual(normalized, generator=generator))
+        return unit_length(self.visual(normalized))
 
     def initialize(self) -> None:
         """Draw new weights from torch's global generator."""

@@ -1,21 +1,22 @@
 """Only some samples of a source: those that meet a condition in SQL over the columns of its index.
 
 The condition is asked once, shard after shard, and the places of the samples that meet it are kept in
-a file, four bytes each; what is read later is looked up there.
+a file, four bytes each, with their number in each shard at its end; what is read later is looked up there.
 """
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, InputError, StorageError
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import digest
 from pipeline.runtime.progress import Progress
@@ -50,22 +51,48 @@ def chosen(source: Indexed, where: str, cache: str) -> Indexed:
                 "by itself: make such a subset with `witmill reshard`"
             )
         about = digest([source.identity, source.rows.tolist(), where])
-        base = storage.join(cache, "chosen", about)
+        path = storage.join(cache, "chosen", about)
         # What another file says may change.
         is_fresh = any(_nodes(tree, "class", "SUBQUERY"))
-        if is_fresh or not storage.exists(f"{base}.counts"):
-            _choose(source, where, _columns(tree, source.columns), connection, base)
-    counts = np.frombuffer(storage.read_bytes(f"{base}.counts"), np.int64)
-    if not counts.sum():
+        places = None if is_fresh else _kept(path, len(source.rows))
+        if places is None:
+            _choose(source, where, _columns(tree, source.columns), connection, path)
+            places = _kept(path, len(source.rows))
+    if places is None:
+        raise StorageError(f"{path} is damaged right after it was written; check the disk")
+    if not len(places.rows):
         raise InputError(f"no sample meets the condition {where!r}")
-    places: npt.NDArray[np.int32] = np.memmap(f"{base}.rows", np.int32, "r")
-    edges = np.concatenate([[0], np.cumsum(counts)])
+    edges = np.concatenate([[0], np.cumsum(places.counts)])
     return replace(
         source,
-        rows=counts,
-        identity=digest([source.identity, where, digest(counts.tolist()) if is_fresh else ""]),
-        read=partial(_read, source, places, edges),
+        rows=places.counts,
+        identity=digest([source.identity, where, places.digest() if is_fresh else ""]),
+        read=partial(_read, source, places.rows, edges),
     )
+
+
+class _Places(NamedTuple):
+    """Which samples of each shard are chosen, one shard after the other, and how many of each."""
+
+    rows: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int64]
+
+    def digest(self) -> str:
+        return xxhash.xxh3_128_hexdigest(self.rows.data) + xxhash.xxh3_128_hexdigest(
+            self.counts.data
+        )
+
+
+def _kept(path: str, shards: int) -> _Places | None:
+    """Return what `_choose` wrote; None if there is nothing, or not all of it."""
+    if (storage.size(path) or 0) < 8 * shards:
+        return None
+    content = np.memmap(path, np.uint8, "r")
+    split = len(content) - 8 * shards
+    counts = np.frombuffer(content[split:].tobytes(), np.int64)
+    if split != 4 * counts.sum():
+        return None
+    return _Places(content[:split].view(np.int32), counts)
 
 
 def _choose(
@@ -73,12 +100,12 @@ def _choose(
     where: str,
     columns: Sequence[str],
     connection: duckdb.DuckDBPyConnection,
-    base: str,
+    path: str,
 ) -> None:
     counts = np.zeros(len(source.rows), np.int64)
     with (
         Progress("where", len(source.rows), unit="shards") as progress,
-        storage.atomic_output(f"{base}.rows") as file,
+        storage.atomic_output(path) as file,
     ):
         for shards in _together(source.rows):
             tables = [source.read(s, 0, int(source.rows[s]), columns) for s in shards]
@@ -89,8 +116,7 @@ def _choose(
             begins = ends - [table.num_rows for table in tables]
             file.write((found - begins[of_shard]).astype(np.int32).tobytes())
             progress.advance(len(shards), rows=int(ends[-1]), drops=int(ends[-1]) - len(found))
-    # Last: with it, both are whole.
-    storage.write_bytes(f"{base}.counts", counts.tobytes())
+        file.write(counts.tobytes())
 
 
 def _ask(
@@ -122,8 +148,11 @@ def _together(rows: npt.NDArray[np.int64]) -> Iterator[list[int]]:
 
 def _columns(tree: dict[str, Any], schema: pa.Schema) -> list[str]:
     """Return the columns of `schema` that a condition may look at."""
-    named = {str(step).lower() for names in _values(tree, "column_names") for step in names}
-    if any(_nodes(tree, "class", "STAR")) or named <= {"samples"}:
+    paths = [[str(step).lower() for step in names] for names in _values(tree, "column_names")]
+    named = {step for path in paths for step in path}
+    # By their place or as a whole, any column may be meant.
+    by_place = {"STAR", "POSITIONAL_REFERENCE"} & set(map(str, _values(tree, "class")))
+    if by_place or ["samples"] in paths or not named:
         return list(schema.names)
     return [name for name in schema.names if name.lower() in named]
 

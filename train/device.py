@@ -44,4 +44,5 @@ def _choose(name: Device) -> torch.device:
     present = torch.cuda.is_available()
     if name == "cuda" and not present:
         raise ConfigError("device is cuda, but torch finds none; expected auto or cpu here")
-    return torch.device("cuda" if present and name != "cpu" else "cpu")
+    # By its number, which torch.cuda.set_device asks for.
+    return torch.device("cuda", 0) if present and name != "cpu" else torch.device("cpu")

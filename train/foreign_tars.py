@@ -147,6 +147,10 @@ def of_tars(tars: Sequence[Tar], *, indexes: str, cache: str, with_pictures: boo
 
 
 def _listed(path: str) -> list[str]:
+    if storage.is_http(path):
+        raise InputError(
+            f"{path}: tars are not read over http; expected a local path, s3:// or gs://"
+        )
     path = path if storage.is_url(path) else storage.local_path(path)
     if path.endswith(SUFFIXES) and not storage.is_pattern(path):
         return [path]
@@ -189,6 +193,8 @@ def _make_missing(tars: Sequence[Tar], places: Sequence[str], cache: str) -> Non
         for left in storage.list_unfinished(folder):
             storage.remove(left)
         missing = [(tar, place) for tar, place in made_here if not storage.exists(place)]
+        if not missing:
+            return
         with (
             Progress("index", len(missing), unit="tars") as progress,
             ThreadPoolExecutor(AT_ONCE) as pool,
@@ -229,9 +235,9 @@ def _read(
         )
         table = parquet.read_row_groups(list(groups), columns=list(dict.fromkeys(names)))
         before = int(ends[groups[0]]) - counts[groups[0]]
-    table = table.slice(first - before, last - first)
-    if "shard" in columns:
-        table = with_column(table, "shard", tars[shard])
-    if "pair_id" in columns:
-        table = table.append_column("pair_id", table.column("key"))
-    return table.select(list(columns))
+        table = table.slice(first - before, last - first)
+        if "shard" in columns:
+            table = with_column(table, "shard", tars[shard])
+        if "pair_id" in columns:
+            table = table.append_column("pair_id", table.column("key"))
+        return table.select(list(columns))

@@ -3,7 +3,7 @@
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -12,7 +12,11 @@ from pipeline.runtime import storage
 from pipeline.runtime.executor import make_executor
 from pipeline.runtime.progress import Progress
 
+if TYPE_CHECKING:
+    from train.tar_index import TarSummary
+
 SHOWN = 20
+"""Tars of which an example of what is left out is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +27,6 @@ class IndexTask:
     bytes: int
     target: str
     again: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Indexed:
-    """What was found in a tar."""
-
-    task: IndexTask
-    usable: int
-    left_out: dict[str, int]
-    first_left_out: str
 
 
 def index(
@@ -63,26 +57,27 @@ def index(
     """
     tasks = _tasks(tars, output, again)
     reasons: Counter[str] = Counter()
-    usable = 0
+    usable = shown = 0
     with (
         closing(make_executor(executor, workers=workers)) as chosen,
         Progress("index", len(tasks), unit="tars") as progress,
     ):
-        for number, found in enumerate(chosen.map(index_tar, tasks)):
+        for tar, found in chosen.map(index_tar, tasks):
             usable += found.usable
             reasons.update(found.left_out)
             dropped = sum(found.left_out.values())
             progress.advance(rows=found.usable + dropped, drops=dropped)
-            if found.first_left_out and number < SHOWN:
-                print(f"{found.task.tar}: {found.first_left_out}")
+            if found.first_left_out and shown < SHOWN:
+                print(f"{tar}: {found.first_left_out}")
+                shown += 1
     for reason, count in sorted(reasons.items()):
         print(f"{reason:<16} {count:>12,}")
     print(f"{len(tasks):,} tars, {usable:,} samples, {sum(reasons.values()):,} left out")
     return 0
 
 
-def index_tar(task: IndexTask) -> Indexed:
-    """Index one tar; runs in a worker."""
+def index_tar(task: IndexTask) -> tuple[str, "TarSummary"]:
+    """Index one tar, and return it with what was found; runs in a worker."""
     from train.tar_index import read_summary, write_tar_index
 
     summary = None
@@ -90,12 +85,7 @@ def index_tar(task: IndexTask) -> Indexed:
         summary = read_summary(task.target)
     if summary is None or summary.bytes != task.bytes:
         summary = write_tar_index(task.tar, task.target)
-    return Indexed(
-        task=task,
-        usable=summary.usable,
-        left_out=summary.left_out,
-        first_left_out=summary.first_left_out,
-    )
+    return task.tar, summary
 
 
 def _tasks(patterns: tuple[str, ...], output: str | None, again: bool) -> list[IndexTask]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipeline.errors import CorruptWorkspace
+from pipeline.errors import StorageError
 from train.order import Numbers
 from train.stream import LOCATED
 
@@ -42,17 +42,14 @@ class Indexed:
 
 @contextmanager
 def parquet_errors(path: str) -> Iterator[None]:
-    """Tell of an index that cannot be read.
-
-    Raises:
-        CorruptWorkspace: if the block finds it damaged.
-    """
+    """Turn what pyarrow says of an index into a StorageError; a passing failure and damage look alike."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
-        raise CorruptWorkspace(
-            f"{path} is damaged, or no index of this kind: {reason}; make it anew, or bring a whole copy"
+        raise StorageError(
+            f"cannot read {path}: {reason}; if the storage is in order, the index is damaged or lacks a column: "
+            "make it anew or bring a whole copy"
         ) from error
 
 

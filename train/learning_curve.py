@@ -93,6 +93,13 @@ def _measure(
             pixels_B3SS = torch.from_numpy(squares.pixels_B3SS[named]).to(ranks.device)
             for name, model in models.items():
                 blocks[name].append(model.encode_image(pixels_B3SS).float())
+    counts = torch.tensor([len(labels), broken])
+    images, all_broken = (int(count) for count in ranks.sum(counts))
+    if not images:
+        with ranks.together():
+            raise InputError(
+                f"evaluation set {evalset.name}: none of its {all_broken} pictures can be decoded"
+            )
     classes = sorted({label for of_rank in ranks.collect(set(labels)) for label in of_rank})
     found = {}
     for name, model in models.items():
@@ -101,16 +108,9 @@ def _measure(
             i for block in blocks[name] for i in rank_classes(block, classes_CD)[:, 0].tolist()
         ]
         hits = sum(classes[i] == label for i, label in zip(first, labels, strict=True))
-        counts = torch.tensor([hits, len(labels), broken])
-        all_hits, images, all_broken = (int(count) for count in ranks.sum(counts))
-        with ranks.together():
-            if not images:
-                raise InputError(
-                    f"evaluation set {evalset.name}: none of its {all_broken} pictures can be decoded"
-                )
         found[name] = Accuracy(
             evalset=evalset.name,
-            top1=all_hits / images,
+            top1=int(ranks.sum(torch.tensor(hits))) / images,
             images=images,
             classes=len(classes),
             broken=all_broken,

@@ -3,6 +3,7 @@
 All ranks read, compute and evaluate; only the first one writes and speaks.
 """
 
+import os
 from contextlib import closing
 from dataclasses import asdict
 
@@ -21,6 +22,7 @@ from train.clip import Clip, count_parameters
 from train.config import RESUME, Plan, TrainConfig, make_plan
 from train.device import computing
 from train.distributed import Distributed, start
+from train.initial import load_weights
 from train.learning_curve import labelled_sets
 from train.sources import TrainingData, open_training_data
 from train.telemetry import require_tensorboard
@@ -88,9 +90,11 @@ def _begin(config: TrainConfig, plan: Plan, workspace: Workspace, data: Training
                 f"train.{name} is {path}, in the folder that the stage itself writes and clears; "
                 "expected another place"
             )
-    given = _given_checkpoint(config)
+    if config.initial:
+        load_weights(config.initial, Clip(plan.model))
+    given = _given_checkpoint(config, folder)
     if given:
-        _check_checkpoint(given, plan)
+        _check_checkpoint(given, plan, config, data)
     stage = begin(
         "train",
         config,
@@ -106,17 +110,23 @@ def _begin(config: TrainConfig, plan: Plan, workspace: Workspace, data: Training
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    full = path if storage.is_url(path) else storage.local_path(path)
-    return full.startswith(storage.join(folder, ""))
+    if not (storage.is_url(path) or storage.is_url(folder)):
+        path, folder = (os.path.realpath(storage.local_path(name)) for name in (path, folder))
+    return path.startswith(storage.join(folder, ""))
 
 
-def _given_checkpoint(config: TrainConfig) -> str | None:
+def _given_checkpoint(config: TrainConfig, folder: str) -> str | None:
+    """Return the path given, as `folder` lists it if it lies in there, whatever links lead to it."""
     if config.resume in RESUME:
         return None
-    return config.resume if storage.is_url(config.resume) else storage.local_path(config.resume)
+    if storage.is_url(config.resume):
+        return config.resume
+    given = storage.local_path(config.resume)
+    listed = [] if storage.is_url(folder) else storage.list_inside(folder)
+    return next((own for own in listed if os.path.realpath(own) == os.path.realpath(given)), given)
 
 
-def _check_checkpoint(path: str, plan: Plan) -> None:
+def _check_checkpoint(path: str, plan: Plan, config: TrainConfig, data: TrainingData) -> None:
     checkpoint = load_checkpoint(path)
     if checkpoint.spec != asdict(plan.model):
         raise InputError(
@@ -128,12 +138,19 @@ def _check_checkpoint(path: str, plan: Plan) -> None:
             f"{path} is of step {checkpoint.step:,}, expected one before the last, {plan.steps:,}; "
             "raise train.steps or train.epochs"
         )
+    stream = data.stream(batch_size=plan.batch_size, seed=config.seed, window=config.shuffle_window)
+    try:
+        stream.load_state_dict(checkpoint.stream)
+    except ConfigError as error:
+        raise ConfigError(f"{path} does not fit: {error}") from error
+    finally:
+        stream.close()
 
 
 def _checkpoint_of(stage: StageRun, config: TrainConfig) -> str | None:
     """Return where to go on: this run's own newest checkpoint, else the one given."""
     own = checkpoints(storage.join(stage.folder, CHECKPOINTS))
-    return own[-1] if own else _given_checkpoint(config)
+    return own[-1] if own else _given_checkpoint(config, stage.folder)
 
 
 def _finish(trainer: Trainer, stage: StageRun, samples: int) -> Manifest:

@@ -77,7 +77,7 @@ def is_own(tar: str) -> bool:
     with storage.open_input(index) as file:
         try:
             return set(_NEEDED) <= set(pq.read_schema(file).names)
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, UnicodeDecodeError):
             return False
 
 
@@ -149,6 +149,6 @@ def _opened(index: str, cache: ShardCache | None) -> pa.NativeFile:
 
 def _read_index(shard: OwnShard, columns: Sequence[str], cache: ShardCache | None) -> pa.Table:
     with parquet_errors(shard.index), _opened(shard.index, cache) as file:
-        table = pq.read_table(file, columns=list(columns))
+        table = pq.read_table(file, columns=list(columns)).select(list(columns))
     wanted = pa.schema([SHARD_INDEX.field(name) for name in columns])
     return schemas.check(table, wanted, source=shard.index)

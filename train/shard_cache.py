@@ -133,7 +133,10 @@ class ShardCache:
             return
         # Whoever needs the block meets the error again, and is told.
         with contextlib.suppress(StorageError):
-            self._read_block(self._file(path), number, 0, 1)
+            remote = self._file(path)
+            # An index may name what lies behind the end of its file.
+            if number * self._block < remote.size:
+                self._read_block(remote, number, 0, 1)
         # One by one, so that a program that ends waits for those under way alone: then no more are taken.
         with contextlib.suppress(RuntimeError):
             self._pool.submit(self._bring_next)

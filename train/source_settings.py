@@ -105,7 +105,9 @@ def read_sources(path: str) -> tuple[SourceSettings, ...]:
         if not isinstance(table, dict):
             raise ConfigError(f"{path}: {name} is {table!r}, expected a table [{name}] with a path")
         if "name" in table:
-            raise ConfigError(f"{path}: {name}.name is set, expected the name in the brackets alone")
+            raise ConfigError(
+                f"{path}: {name}.name is set, expected the name in the brackets alone"
+            )
         settings = read_settings(SourceSettings, {"name": name, **table}, where=f"{path}: {name}")
         if not settings.path:
             raise ConfigError(f"{path}: {name}.path is empty, expected where samples lie")

@@ -155,7 +155,8 @@ class ShardStream:
         self._batch_size = batch_size
         self._share = (rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
         self._seed, self._window = seed, window
-        self._skipped, self._workers = worker, workers
+        self._worker, self._workers = worker, workers
+        self._skipped = worker
         self._order = lru_cache(maxsize=2)(
             lambda epoch: order_of_epoch(self._layouts, window=window, seed=seed, epoch=epoch)
         )
@@ -199,19 +200,34 @@ class ShardStream:
         """Go on where a stream over the same samples stood; worker 0 gives the next batch.
 
         Raises:
-            ConfigError: if that stream had other samples, another seed or another window.
+            ConfigError: if that stream had other samples, another seed or another window, or was none.
         """
         if state.get("order", self._check) != self._check:
             raise ConfigError(
                 "the state is that of a stream over other samples, or with another seed, window or weights; "
                 "expected the same data and settings, or a new start"
             )
-        self._epoch, self._position = state["epoch"], state["position"]
+        epoch, position = state.get("epoch", -1), state.get("position", -1)
+        if epoch < 0 or not 0 <= position < epoch_length(self._layouts, epoch):
+            raise ConfigError(
+                f"the state says epoch {epoch}, position {position}; expected a stream's own state"
+            )
+        self._epoch, self._position, self._skipped = epoch, position, self._worker
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Slice:
+        at = self._epoch, self._position, self._skipped
+        try:
+            return self._next()
+        except BaseException:
+            # Interrupted in the middle of a batch, or a shard could not be read: no sample is lost.
+            self._epoch, self._position, self._skipped = at
+            self._tables.clear()
+            raise
+
+    def _next(self) -> Slice:
         for _ in range(self._skipped):
             self._advance(self._batch_size)
         self._skipped = self._workers - 1

@@ -121,7 +121,7 @@ def read_summary(path: str) -> TarSummary | None:
         try:
             about = pq.read_metadata(file).metadata or {}
             values = orjson.loads(about.get(b"witmill", b"{}"))
-        except (pa.ArrowException, OSError, orjson.JSONDecodeError):
+        except (pa.ArrowException, OSError, UnicodeDecodeError, orjson.JSONDecodeError):
             return None
     if values.pop("format", None) != FORMAT or values.keys() != _SUMMARY:
         return None
@@ -256,9 +256,10 @@ class _IndexFile:
             self._usable += 1
         else:
             self._left_out[reason] += 1
-            seen = " ".join(filter(None, [row["key"], reason, row["detail"]]))
+            seen = f"{reason} {row['detail'] or ''}".strip()
+            seen = f"{row['key']}: {seen}" if row["key"] else seen
             self._first_left_out = self._first_left_out or seen
-        self._content.update(repr(list(row.values())))
+        self._content.update(orjson.dumps(row))
         kind = USABLE if reason is None else NO_PICTURE if reason == NO_PICTURE else OTHER
         self._rows[kind].append(row)
         if len(self._rows[kind]) == ROWS_TOGETHER:

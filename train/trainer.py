@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dedup.evaluation.evalsets import EvalSet
+from pipeline.errors import WitmillError
 from pipeline.runtime import storage
 from pipeline.runtime.progress import Progress, say
 from train.augment import crop_of
@@ -94,13 +95,13 @@ class Trainer:
         with StopSignal() as stop, opened as telemetry, self._progress() as progress:
             try:
                 self._take_steps(stop, telemetry, progress)
+                if self.training.step < self._plan.steps:
+                    self._stop(stop, telemetry)
             except NotFinite as error:
                 # The same on all ranks, which have the same loss and gradient.
                 if not self._ranks.is_first:
                     raise SystemExit(1) from error
                 raise NotFinite(f"{error}; {self._way_back()}") from error
-            if self.training.step < self._plan.steps:
-                self._stop(stop, telemetry)
 
     def _take_steps(
         self, stop: StopSignal, telemetry: Telemetry, progress: Progress | None
@@ -129,7 +130,7 @@ class Trainer:
                     progress.advance(rows=taken.pairs, drops=len(taken.broken), **figures)
                 with telemetry.apart():
                     if self._evalsets and self._is_due(config.evaluate_every):
-                        self._evaluate(telemetry)
+                        self._evaluate_or_save(telemetry)
                     if self._is_due(config.checkpoint_every) or self._is_long_ago():
                         self._save(telemetry)
 
@@ -148,6 +149,15 @@ class Trainer:
         # By one clock, or ranks would not agree.
         passed: bool = self._ranks.told(time.monotonic() - self._saved_at >= minutes * 60)
         return passed
+
+    def _evaluate_or_save(self, telemetry: Telemetry) -> None:
+        try:
+            self._evaluate(telemetry)
+        except (WitmillError, SystemExit):
+            # Pictures that cannot be read cost no steps; after the last one they are asked for again.
+            if self.training.step < self._plan.steps:
+                self._save(telemetry)
+            raise
 
     def _evaluate(self, telemetry: Telemetry) -> None:
         models = {"trained": self.training.model}

@@ -75,9 +75,10 @@ class Training:
             self.average.load_state_dict(self.model.state_dict())
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on where `checkpoint` was taken."""
+        """Go on where `checkpoint` was taken, with the weight decay of the plan."""
         self.model.load_state_dict(checkpoint.model)
-        self._optimizer.load_state_dict(dict(checkpoint.optimizer))
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({**checkpoint.optimizer, "param_groups": groups})
         if self.average:
             self.average.load_state_dict(checkpoint.average or checkpoint.model)
         # In other numbers than fp16 there is none.

@@ -61,5 +61,7 @@ def explain(error: ValidationError, *, prefix: str = "", known: str = "") -> lis
         else:
             expected = mistake["msg"].removeprefix("Value error, ")
             expected = expected.removeprefix("Input should be ")
-            sentences.append(f"{key} is {mistake['input']!r}, expected {expected}")
+            # Settings that do not fit each other: no single one is at fault.
+            found = f"{key} is {mistake['input']!r}," if mistake["loc"] else f"{prefix[:-1]}:"
+            sentences.append(f"{found} expected {expected}".removeprefix(": "))
     return sentences

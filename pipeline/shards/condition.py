@@ -50,6 +50,10 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> dict[s
     except duckdb.Error as error:
         raise ConfigError(f"the condition failed: {one_line(error)}") from error
     tree: dict[str, Any] = json.loads(rows[0][0])
+    if not _is_plain(tree["statements"][0]["node"]):
+        raise ConfigError(
+            "the condition closes a bracket that it did not open; expected one condition"
+        )
     unsteady = {name for (name,) in volatile} | _SQL_IN_SQL
     if found := sorted(set(_unsteady(tree, unsteady))):
         raise ConfigError(
@@ -62,6 +66,12 @@ def check_condition(connection: duckdb.DuckDBPyConnection, where: str) -> dict[s
 def one_line(error: Exception) -> str:
     """Return what DuckDB says of a mistake, in one line."""
     return " ".join(str(error).split())
+
+
+def _is_plain(query: dict[str, Any]) -> bool:
+    """Return whether a query has nothing behind its WHERE."""
+    behind = ("modifiers", "group_expressions", "group_sets", "having", "qualify", "sample")
+    return query["type"] == "SELECT_NODE" and not any(query[name] for name in behind)
 
 
 def _unsteady(tree: object, functions: set[str]) -> Iterator[str]:

@@ -111,7 +111,8 @@ def test_evaluations_stand_beside_chance(
         "classes": 10,
     }
     mean = {"metric": "mean_per_class", "low": None, "high": None}
-    rows = [row, row | mean, row | {"variant": "plain"}, row | {"variant": "fog/3"}]
+    rows = [row, row | mean, row | {"variant": "plain"}]
+    rows += [row | {"head": "robustness", "variant": v} for v in ("fog", "corrupted", "fog/3")]
     table = pa.Table.from_pylist(rows, schema=schemas.EVALUATIONS)
     finish_stage("evaluate", schemas.EVALUATIONS, table)
     print_evaluations(workspace)
@@ -120,6 +121,7 @@ def test_evaluations_stand_beside_chance(
         ["digits", "zero_shot", "own", "top1", "50.0%", "40.0-60.0%", "10.0%", "1,000"],
         ["zero_shot", "own", "mean_per_class", "50.0%", "10.0%", "1,000"],
         ["zero_shot", "plain", "top1", "50.0%", "40.0-60.0%", "10.0%", "1,000"],
+        ["robustness", "corrupted", "top1", "50.0%", "40.0-60.0%", "10.0%", "1,000"],
     ]
 
 

@@ -1,3 +1,5 @@
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,27 @@ from train.checkpoint import (
 )
 from train.clip import Clip
 from train.recipes import ModelSpec, ResNetSpec, TextSpec
+
+
+def test_a_file_by_another_name_is_not_said_to_be_for_deletion(tmp_path: Path) -> None:
+    shard = tmp_path / "00000.tar"
+    shard.write_bytes(bytes(2048))
+    with pytest.raises(CorruptWorkspace, match="expected a checkpoint of a run") as told:
+        load_checkpoint(str(shard))
+    assert "delete" not in str(told.value)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    # No file may become longer: to its writer what a full disk is.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = replace(at_step(1), model={"weight": torch.ones(300, 1000)})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (900_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write .*: File too large"):
+            save_checkpoint(str(tmp_path), large, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def load_newest(folder: str) -> Checkpoint:

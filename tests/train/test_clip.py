@@ -36,6 +36,18 @@ visual.attnpool.q_proj.bias visual.attnpool.v_proj.weight visual.attnpool.c_proj
 """
 
 
+@pytest.mark.parametrize("spec", [VIT, RESNET])
+def test_embeddings_are_of_unit_length_in_half_precision_too(spec: ModelSpec) -> None:
+    model = build(spec)
+    side = spec.resolution
+    pixels = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)
+    tokens = torch.randint(1, spec.text.vocabulary, (8, spec.text.context))
+    with torch.autocast("cpu", torch.bfloat16):
+        for rows in model(pixels, tokens):
+            assert rows.dtype == torch.float32
+            assert torch.allclose(rows.norm(dim=1), torch.ones(8), atol=1e-5)
+
+
 def test_vit_weights_have_open_clips_names() -> None:
     found = set(build(VIT).state_dict())
     repeated = {name.replace("resblocks.1", "resblocks.0") for name in found}

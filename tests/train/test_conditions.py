@@ -83,9 +83,14 @@ def test_only_the_columns_of_the_condition_are_read(tmp_path: Path) -> None:
     some = Asked([1, 2], [3])
     chosen(some.indexed, 'samples."WIDTH" > 1', str(tmp_path))
     assert some.columns == [["width"]] * 2
-    some.columns.clear()
-    chosen(some.indexed, "COLUMNS(*) IS NOT NULL", str(tmp_path))
-    assert some.columns == [COLUMNS.names] * 2
+    for where in (
+        "COLUMNS(*) IS NOT NULL",
+        "#1 <> '' AND width > 0",
+        "samples <> NULL OR width > 0",
+    ):
+        some.columns.clear()
+        chosen(some.indexed, where, str(tmp_path))
+        assert some.columns == [COLUMNS.names] * 2
 
 
 def test_a_list_in_another_file_is_read_anew_each_time(tmp_path: Path) -> None:
@@ -98,6 +103,22 @@ def test_a_list_in_another_file_is_read_anew_each_time(tmp_path: Path) -> None:
     second = chosen(some.indexed, where, str(tmp_path))
     assert (first.rows.tolist(), second.rows.tolist()) == ([1, 0], [1, 1])
     assert first.identity != second.identity
+    scores.write_text("id,score\n0-0,0.9\n1-0,0.8\n")
+    third = chosen(some.indexed, where, str(tmp_path))
+    assert third.rows.tolist() == [1, 1]
+    assert third.identity != second.identity
+    # What was opened before stays as it was.
+    assert second.read(0, 0, 1, ["pair_id"]).column(0).to_pylist() == ["0-1"]
+
+
+def test_a_damaged_answer_is_asked_for_anew(tmp_path: Path) -> None:
+    some = Asked([1, 2], [3])
+    chosen(some.indexed, "width > 1", str(tmp_path))
+    (kept,) = tmp_path.rglob("chosen/*")
+    for left in (0, 3, kept.stat().st_size - 4):
+        kept.write_bytes(kept.read_bytes()[:left])
+        found = chosen(some.indexed, "width > 1", str(tmp_path))
+        assert found.read(0, 0, 1, ["width"]).column(0).to_pylist() == [2]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,8 @@ def test_a_list_in_another_file_is_read_anew_each_time(tmp_path: Path) -> None:
         ("width >", "syntax error"),
         ("width > 1) OR (1 = 1; DROP TABLE samples", "failed"),
         ("1 = 1); COPY (SELECT 1) TO 'x.csv'; SELECT (1 = 1", "3 statements"),
+        ("true) UNION ALL SELECT (999", "closes a bracket"),
+        ("true) GROUP BY (1", "closes a bracket"),
         ("random() < 0.5", r"random\(\)"),
         ("width = (SELECT max(width) FROM samples)", "asks of all samples together"),
         ("caption::INTEGER > 1", "Conversion Error"),
@@ -118,4 +141,4 @@ def test_a_wrong_condition_is_one_line(where: str, seen: str, tmp_path: Path) ->
     with pytest.raises(ConfigError, match=seen) as error:
         chosen(Asked([1, 2]).indexed, where, str(tmp_path))
     assert "\n" not in str(error.value)
-    assert not list(tmp_path.rglob("*.counts"))
+    assert not list(tmp_path.rglob("chosen/*"))

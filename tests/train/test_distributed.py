@@ -137,7 +137,7 @@ def test_a_port_that_is_no_port_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_torchrun_starts_the_processes_and_they_part_even_after_an_error(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import torch\n"
+        "import sys, torch\n"
         "from train.distributed import start\n"
         "try:\n"
         "    with start(torch.device('cpu')) as ranks:\n"
@@ -145,7 +145,7 @@ def test_torchrun_starts_the_processes_and_they_part_even_after_an_error(tmp_pat
         "        raise KeyError\n"
         "except KeyError:\n"
         "    assert not torch.distributed.is_initialized()\n"
-        "    print('rows', rows.tolist(), flush=True)\n"
+        "    sys.stdout.write(f'rows {rows.tolist()}\\n')\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     run = subprocess.run(

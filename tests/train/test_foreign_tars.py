@@ -1,11 +1,12 @@
 import os
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError, StorageError, WitmillError
 from pipeline.runtime import storage
 from tests.train.foreign import sample, tar_bytes, tar_of_samples
 from train.foreign_tars import COLUMNS, Tar, expand, find_tars, means_tars, of_tars
@@ -145,6 +146,48 @@ def test_what_is_left_out_is_counted_over_all_tars(tars: Path, tmp_path: Path) -
 def test_tars_without_a_sample_to_use_are_refused_with_the_reasons(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(tar_bytes([*sample("1"), *sample("2")]))
     with pytest.raises(
-        InputError, match=r"no samples to use \(no_caption 2\); .*0\.tar: 1: no_caption"
+        InputError, match=r"no samples to use: no_caption 2; the first: .*0\.tar: 1: no_caption"
     ):
         opened(tmp_path / "0.tar", tmp_path)
+
+
+def test_tars_of_one_name_and_size_are_told_apart(tmp_path: Path) -> None:
+    found = []
+    for folder, key in (("a", "x"), ("b", "y")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.tar").write_bytes(tar_of_samples(key, 2))
+        found.append(opened(tmp_path / folder / "0.tar", tmp_path))
+    assert len({tar.identity for tar in found}) == 2
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/other.tar").write_bytes((tmp_path / "b/0.tar").read_bytes())
+    assert opened(tmp_path / "c/other.tar", tmp_path).identity == found[1].identity
+
+
+def test_a_damaged_index_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(tar_of_samples("0-", 30))
+    index = tmp_path / "0.index.parquet"
+    write_tar_index(str(tmp_path / "0.tar"), str(index))
+    whole = index.read_bytes()
+    for place in range(4, len(whole), 40):
+        index.write_bytes(whole[:place] + b"\xff\x00\xff" + whole[place + 3 :])
+        # Not every byte matters; any other error would be one of the program.
+        with suppress(WitmillError):
+            found = opened(tmp_path / "0.tar", tmp_path)
+            found.located(0, 0, int(found.rows[0]))
+    index.write_bytes(whole[:4] + bytes(200) + whole[204:])
+    with pytest.raises(StorageError, match="damaged"):
+        opened(tmp_path / "0.tar", tmp_path).located(0, 0, 30)
+
+
+def test_an_index_is_made_in_the_cache_alone(tars: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="make it with `witmill index`"):
+        opened(tars, tmp_path, indexes=str(tmp_path / "cache2"))
+    assert not (tmp_path / "cache2").exists()
+
+
+def test_what_a_killed_process_left_in_the_cache_goes(tars: Path, tmp_path: Path) -> None:
+    left = tmp_path / "cache/indexes/x.index.parquet.1.part"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"PAR1")
+    opened(tars, tmp_path)
+    assert not left.exists()

@@ -336,6 +336,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_model_alone(
             {"resume": "auto", "initial": workspace.path("train/model.pt")},
             "the stage itself writes",
         ),
+        ({"steps": 20, "seed": 1}, r"mine\.pt.* with another seed, window or weights"),
+        ({"resume": "auto", "initial": checkpoint, "quick_gelu": False}, "the other activation"),
+        ({"resume": "auto", "initial": __file__}, "is no whole file of weights"),
     ):
         config = CONFIG.model_copy(update={"resume": checkpoint, **settings})
         with pytest.raises(WitmillError, match=message):
@@ -344,6 +347,21 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_earlier_model_alone(
     more = CONFIG.model_copy(update={"resume": checkpoint, "steps": 14})
     loop.run(more, workspace, inline)
     assert workspace.read_table("train", MAIN, schemas.TRAINING_STEPS).num_rows == 14
+
+
+def test_a_checkpoint_stays_by_whatever_name_its_folder_is_called(
+    workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor, tmp_path: Path
+) -> None:
+    finish_shards(coloured_pairs(50))
+    loop.run(CONFIG.model_copy(update={"steps": 6}), workspace, inline)
+    link = tmp_path / "link"
+    link.symlink_to(workspace.root)
+    inside = CONFIG.model_copy(update={"initial": str(link / "train" / "model.pt")})
+    with pytest.raises(ConfigError, match="the stage itself writes"):
+        loop.run(inside, workspace, inline)
+    given = str(link / "train" / "checkpoints" / "step-00000006.pt")
+    loop.run(CONFIG.model_copy(update={"steps": 8, "resume": given}), workspace, inline)
+    assert workspace.read_table("train", MAIN, schemas.TRAINING_STEPS).num_rows == 8
 
 
 def test_checkpoints_come_by_the_minute_too(
@@ -413,6 +431,23 @@ def test_zero_shot_accuracy_is_measured_on_the_way(
     shutil.rmtree(workspace.path("train"))
     loop.run(again, workspace, inline)
     assert Path(plain).read_bytes() == before
+
+
+def test_pictures_that_cannot_be_measured_on_cost_no_steps(
+    workspace: Workspace, finish_shards: Callable[..., Manifest], inline: Executor, tmp_path: Path
+) -> None:
+    finish_shards(coloured_pairs(50))
+    evalsets = colour_set(tmp_path)
+    for picture in tmp_path.rglob("*.png"):
+        picture.write_bytes(b"no picture")
+    config = CONFIG.model_copy(
+        update={"evalsets": evalsets, "evaluate_every": 4, "checkpoint_every": 500}
+    )
+    for kept in (["step-00000004.pt"], ["step-00000004.pt", "step-00000008.pt"]):
+        with pytest.raises(InputError, match="none of its 15 pictures can be decoded"):
+            loop.run(config, workspace, inline)
+        found = Path(workspace.path("train/checkpoints")).iterdir()
+        assert sorted(path.name for path in found) == kept
 
 
 def test_a_gpu_that_is_not_there_is_one_line(

@@ -86,7 +86,9 @@ def test_numbers_that_do_not_fit_the_shards_are_one_line(
 
 
 def test_steps_and_epochs_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match=r"steps \(5\) or epochs \(2\), not both"):
+    with pytest.raises(
+        ConfigError, match=r"^train: expected steps \(5\) or epochs \(2\), not both$"
+    ):
         read_settings(TrainConfig, {"steps": 5, "epochs": 2}, where="train")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import CorruptWorkspace, InputError, MissingInput
+from pipeline.errors import CorruptWorkspace, InputError, MissingInput, StorageError
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import Manifest
 from pipeline.runtime.workspace import Workspace
@@ -84,3 +84,28 @@ def test_shards_that_are_not_there_are_told(workspace: Workspace, tmp_path: Path
     assert not is_own(str(tmp_path / "0.tar"))
     with pytest.raises(InputError, match="no index of witmill's beside it"):
         of_tars([str(tmp_path / "0.tar")], None)
+
+
+def test_a_shard_is_not_another_of_its_name_and_length(
+    workspace: Workspace, finish_shards: Finish, tmp_path: Path
+) -> None:
+    finish_shards(coloured_pairs(6), per_shard=3)
+    found = []
+    for number in (0, 1):
+        (tmp_path / f"{number}").mkdir()
+        for suffix in ("tar", "parquet"):
+            shard = workspace.path(f"shard/{number:05d}.{suffix}")
+            shutil.copy(shard, tmp_path / f"{number}/same.{suffix}")
+        found.append(of_tars([str(tmp_path / f"{number}/same.tar")], None))
+    assert len({shards.identity for shards in found}) == 2
+
+
+def test_an_index_without_a_column_that_is_asked_for_is_told(
+    workspace: Workspace, finish_shards: Finish
+) -> None:
+    finish_shards(coloured_pairs(3))
+    index = workspace.path("shard/00000.parquet")
+    pq.write_table(pq.read_table(index).drop_columns(["language"]), index)
+    found = of_tars([workspace.path("shard/00000.tar")], None)
+    with pytest.raises(StorageError, match=r"language.*lacks a column"):
+        found.read(0, 0, 1, ["pair_id", "language"])

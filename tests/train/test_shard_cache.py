@@ -286,3 +286,16 @@ def test_passing_failures_of_a_bucket_are_tried_again(
 def test_a_file_that_is_not_there_is_one_line(s3_bucket: str) -> None:
     with pytest.raises(StorageError, match="not there"):
         look_at(f"{s3_bucket}/missing.tar")
+
+
+def test_reading_ahead_goes_on_behind_what_lies_beyond_a_files_end(
+    tmp_path: Path, store: Store
+) -> None:
+    some = cache(tmp_path, store)
+    some.read_ahead([("b", 50)] * 20 + [("b", 0)])
+    deadline = time.monotonic() + 10
+    while not held(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    some.close()
+    assert len(held(tmp_path)) == 1
+    assert set(store.asked) == {("b", 0)}

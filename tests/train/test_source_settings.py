@@ -50,8 +50,10 @@ def test_published_templates_go_by_name(tmp_path: Path) -> None:
         ("[wit]", "path is missing"),
         ('[wit]\npath = ""', "path is empty"),
         ('[wit]\npath = "x"\nweigth = 2', "weigth is not a setting"),
-        ('[wit]\npath = "x"\nweight = 0', "expected greater than 0"),
+        ('[wit]\npath = "x"\nweight = 0', "expected greater than or equal to 0.001"),
         ('[wit]\npath = "x"\nweight = nan', "weight is nan"),
+        ('[wit]\npath = "x"\nweight = 1e-300', "greater than or equal to 0.001"),
+        ('[wit]\npath = "x"\n[cc]\nname = "wit"\npath = "y"', "cc.name is set"),
         ('["a b"]\npath = "x"', "expected letters"),
     ],
 )

@@ -1,6 +1,6 @@
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain, islice
 
@@ -246,3 +246,50 @@ def test_captions_of_labels_are_drawn_anew_each_turn() -> None:
     drawn_captions = {prompted(prompts, "cat|kitten", f"0:{turn}:x") for turn in range(40)}
     assert drawn_captions == {"a cat", "the cat", "a kitten", "the kitten"}
     assert prompted(prompts, "cat", "0:1:x") == prompted(prompts, "cat", "0:1:x")
+
+
+@pytest.mark.parametrize("error", [OSError(), KeyboardInterrupt()])
+def test_no_sample_is_lost_where_a_shard_fails_once(error: BaseException) -> None:
+    data = drawn(([10, 10, 10], Fraction(1)))
+    read, failures = data.sources[0].read, [error]
+
+    def failing(shard: int, first: int, last: int) -> pa.Table:
+        if shard == 1 and failures:
+            raise failures.pop()
+        return read(shard, first, last)
+
+    data.sources[0] = replace(data.sources[0], read=failing)
+    met: list[str] = []
+    failed = False
+    with ShardStream(data, batch_size=6, window=8) as stream:
+        while len(met) < 30:
+            before = stream.state_dict()
+            try:
+                met += [sample.pair_id for sample in next(stream).samples]
+            except (OSError, KeyboardInterrupt):
+                failed = True
+                assert stream.state_dict() == before
+    assert failed
+    assert len(set(met)) == 30
+
+
+def test_workers_that_have_begun_go_on_in_turn_from_a_state() -> None:
+    data = drawn(([30], Fraction(1)))
+    streams = [ShardStream(data, batch_size=3, worker=i, workers=2) for i in range(2)]
+    first = [next(streams[i % 2]) for i in range(4)]
+    for stream in streams:
+        stream.load_state_dict(first[0].state)
+    again = [next(streams[i % 2]) for i in range(3)]
+    assert [batch.samples for batch in again] == [batch.samples for batch in first[1:]]
+    for stream in streams:
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"epoch": 0}, {"epoch": -1, "position": 0}, {"epoch": 0, "position": 9}]
+)
+def test_what_is_no_state_is_refused(state: dict[str, int]) -> None:
+    with ShardStream(drawn(([9], Fraction(1))), batch_size=3) as stream:
+        with pytest.raises(ConfigError, match="expected a stream's own state"):
+            stream.load_state_dict(state)
+        assert stream.state_dict()["position"] == 0

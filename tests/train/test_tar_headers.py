@@ -174,3 +174,11 @@ def test_names_beyond_ascii_and_beyond_a_header_are_whole() -> None:
     name = "ordner/" + "ü" * 150 + ".jpg"
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         assert [m.name for m in found(tar_of([(name, b"x")], form))] == [name]
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_a_tar_that_ends_within_the_holes_of_a_member_is_broken(blocks: int) -> None:
+    header = patched(tar_of([("a.jpg", b"")])[:512], 156, b"S")
+    header = patched(header, 482, b"\x01")
+    with pytest.raises(BrokenTar, match="ends within the header at byte 0"):
+        found(header + b"\xff" * 512 * blocks)

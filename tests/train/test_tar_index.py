@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import train.tar_index
+from pipeline.errors import StorageError
 from train.tar_headers import TarBytes
 from train.tar_index import REASONS, TAR_INDEX, read_summary, rows, write_tar_index
 
@@ -167,7 +168,9 @@ def test_a_lying_size_is_no_sample_and_takes_no_memory() -> None:
     assert [row["reason"] for row in rows_of(bytes(data))] == ["cut_short", "broken_tar"]
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"x"), b"BZh91", b"\x28\xb5\x2f\xfd" + bytes(600)])
+@pytest.mark.parametrize(
+    "data", [gzip.compress(b"x", mtime=0), b"BZh91", b"\x28\xb5\x2f\xfd" + bytes(600)]
+)
 def test_a_compressed_tar_is_told_as_such(data: bytes) -> None:
     (row,) = rows_of(data)
     assert row["reason"] == "compressed"
@@ -208,3 +211,23 @@ def test_every_reason_has_a_meaning() -> None:
     source = Path(train.tar_index.__file__).read_text()
     given = {reason for reason in REASONS if source.count(f'"{reason}"') > 1}
     assert given | {"no_picture"} == set(REASONS)
+
+
+def test_a_double_member_is_told_whatever_else_is_double() -> None:
+    members = [("a.jpg", b"1"), ("a.jpg", b"2"), ("a.txt", b"t"), ("a.cls", b"1"), ("a.cls", b"1")]
+    assert reasons(members) == {"a": "double_member"}
+
+
+def test_a_tar_that_cannot_be_read_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tar: TarBytes) -> None:
+        raise OSError(5, "")
+
+    monkeypatch.setattr(train.tar_index, "rows", fail)
+    (tmp_path / "0.tar").write_bytes(tar_of([]))
+    with pytest.raises(StorageError, match="Input/output error"):
+        write_tar_index(str(tmp_path / "0.tar"), str(tmp_path / "0.index.parquet"))
+    # A writer that is still open would complain here.
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["0.tar"]

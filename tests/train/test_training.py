@@ -110,6 +110,15 @@ def test_a_checkpoint_holds_all_that_the_next_steps_need(settings: dict[str, Any
         assert not torch.equal(averaged["logit_scale"], expected["logit_scale"])
 
 
+def test_a_checkpoint_is_gone_on_from_with_the_decay_now_given() -> None:
+    first, second = training(), training(weight_decay=0.5)
+    losses(first, range(3))
+    second.resume(copy.deepcopy(first.checkpoint()))
+    losses(second, range(3, 4))
+    groups = second.checkpoint().optimizer["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_near_float32_with_weights_in_float32(precision: str) -> None:
     half, full = training(precision=precision), training()

@@ -20,7 +20,13 @@ from pipeline.runtime import storage
 from pipeline.runtime.manifest import digest
 from train.clip import Clip, normalize_pixels
 from train.evaluation.config import Precision
-from train.evaluation.features import Features, Vectors, read_features, write_features
+from train.evaluation.features import (
+    Features,
+    Vectors,
+    check_finite,
+    read_features,
+    write_features,
+)
 from train.evaluation.pictures import Squares, squares_ahead
 from train.image_tower import VisionTransformer
 
@@ -117,7 +123,8 @@ def features_of(
         advance: told of the pictures read and of those refused among them, as they are.
 
     Raises:
-        InputError: if the set cannot be read, or none of its pictures can be decoded.
+        InputError: if the set cannot be read, none of its pictures can be decoded, or what the model
+            makes of one is not finite.
     """
     path = storage.join(
         embedder.folder,
@@ -125,7 +132,9 @@ def features_of(
     )
     if storage.size(path) is None:
         write_features(path, _embed(embedder, evalset, clock or Clock(), advance))
-    return project(embedder.model, read_features(path, evalset.name))
+    features = project(embedder.model, read_features(path, evalset.name))
+    check_finite(f"pictures of evaluation set {evalset.name}", features.vectors_ND)
+    return features
 
 
 @torch.inference_mode()

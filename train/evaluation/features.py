@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import InputError
 from pipeline.runtime import storage
 from pipeline.runtime.parquet import read_parquet
 
@@ -71,6 +72,23 @@ class Features:
             vectors_ND=self.vectors_ND[rows],
             drops=self.drops,
             hidden_NW=None if self.hidden_NW is None else self.hidden_NW[rows],
+        )
+
+
+def check_finite(what: str, vectors_ND: npt.NDArray[Any]) -> None:
+    """Refuse vectors of which nothing can be compared: a comparison with not-a-number is never true.
+
+    Args:
+        what: names them in the message.
+
+    Raises:
+        InputError: if not all numbers are finite.
+    """
+    broken = int((~np.isfinite(vectors_ND).all(axis=1)).sum())
+    if broken:
+        raise InputError(
+            f"{what}: the model gives numbers that are not finite for {broken:,} of {len(vectors_ND):,}, "
+            "expected whole weights; with --precision fp16, take bf16 or fp32"
         )
 
 

@@ -11,6 +11,7 @@ from pipeline.runtime.manifest import Outcome, Part
 from pipeline.runtime.stage import StageRun
 from train.clip import Clip, count_parameters
 from train.evaluation.metrics import by_class, confusions
+from train.evaluation.overview import notes_in_words, stands_out, variant_in_words
 from train.evaluation.report import render
 from train.evaluation.results import HeadResult
 from train.evaluation.templates import shown
@@ -34,12 +35,20 @@ def describe(result: HeadResult, common: Mapping[str, str], files: Sequence[str]
         described["files"] = list(files)
     if result.predictions:
         first = [p for p in result.predictions if p["variant"] == result.predictions[0]["variant"]]
-        labels = [shown(p["label"]) for p in first]
-        predicted = [shown(p["predicted"]) for p in first]
+        labels, predicted = [p["label"] for p in first], [p["predicted"] for p in first]
         wrong = [figure for figure in by_class(labels, predicted) if figure["value"] < 1]
-        described["worst_classes"] = wrong[:SHOWN_CLASSES]
-        described["confusions"] = confusions(labels, predicted)[:SHOWN_CLASSES]
+        described["worst_classes"] = _named(wrong[:SHOWN_CLASSES])
+        described["confusions"] = _named(confusions(labels, predicted)[:SHOWN_CLASSES])
     return described
+
+
+def _named(figures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return figures with the first of each class's names."""
+    names = ("label", "predicted", "taken_for")
+    return [
+        {key: shown(value) if key in names and value else value for key, value in figure.items()}
+        for figure in figures
+    ]
 
 
 def write_results(
@@ -99,8 +108,7 @@ def _markdown(results: Mapping[str, Any]) -> Iterator[str]:
             for one in results["sets"]
             for head in one["heads"]
             for row in head["rows"]
-            # Corruptions at all severities and the like: hundreds of rows, of which a head shows its own digest.
-            if "/" not in row["variant"]
+            if stands_out(head["head"], row["variant"])
         ],
     )
     for one in results["sets"]:
@@ -112,7 +120,7 @@ def _markdown(results: Mapping[str, Any]) -> Iterator[str]:
 def _row(evalset: str, head: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     interval = "" if row["low"] is None else f"{row['low']:.1%} to {row['high']:.1%}"
     numbers = f"{row['value']:.2%}", interval, f"{row['chance']:.1%}", f"{row['images']:,}", f"{row['classes']:,}"  # fmt: skip
-    return evalset, head, row["variant"], row["metric"], *numbers
+    return evalset, head, variant_in_words(head, row["variant"]), row["metric"], *numbers
 
 
 def _details(evalset: str, head: Mapping[str, Any]) -> Iterator[str]:
@@ -120,10 +128,7 @@ def _details(evalset: str, head: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {evalset}, {head['head']}"
     if head["notes"]:
         yield ""
-        yield "; ".join(
-            f"{_cell(name.replace('_', ' '))}: {_note(value)}"
-            for name, value in head["notes"].items()
-        )
+        yield "; ".join(f"{_cell(name)}: {_cell(v)}" for name, v in notes_in_words(head["notes"]))
     if head.get("worst_classes"):
         yield ""
         yield from _table(
@@ -145,10 +150,6 @@ def _details(evalset: str, head: Mapping[str, Any]) -> Iterator[str]:
     for file in head.get("files", ()):
         yield ""
         yield f"{'!' if file.endswith('.png') else ''}[{file.rpartition('/')[2]}]({file})"
-
-
-def _note(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else _cell(str(value))
 
 
 def _taken_for(figure: Mapping[str, Any]) -> str:

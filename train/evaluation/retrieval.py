@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.intervals import clopper_pearson
-from train.evaluation.features import Features, Vectors
+from train.evaluation.features import Features, Vectors, check_finite
 from train.evaluation.results import HeadResult, Row
 
 KS = (1, 5, 10)
@@ -45,15 +45,17 @@ def retrieval(
     Raises:
         InputError: if no picture has a caption, or embeddings are not finite.
     """
-    captions = [caption for of_picture in test.captions for caption in of_picture]
-    owners_M = np.repeat(np.arange(len(test.items)), [len(texts) for texts in test.captions])
+    # An empty caption says nothing, so no picture can be found by it.
+    whole = [[text for text in texts if text.strip()] for texts in test.captions]
+    captions = [caption for of_picture in whole for caption in of_picture]
+    owners_M = np.repeat(np.arange(len(test.items)), [len(texts) for texts in whole])
     if not captions:
         raise InputError(f"retrieval on {test.evalset}: no picture has a caption, expected some")
     texts_MD = embed_texts([prefix + caption for caption in captions])
     rows = recalls(test.unit_ND, texts_MD, owners_M, device=device)
     notes: dict[str, object] = {
         "captions": len(captions),
-        "pictures_without_caption": sum(not texts for texts in test.captions),
+        "pictures_without_caption": sum(not texts for texts in whole),
         "prefix": prefix,
     }
     return HeadResult(rows=rows, notes=notes)
@@ -81,10 +83,7 @@ def recalls(
         InputError: if embeddings are not finite.
     """
     for what, vectors in (("pictures", images_ND), ("captions", texts_MD)):
-        if not np.isfinite(vectors).all():
-            raise InputError(
-                f"retrieval: embeddings of {what} are not finite; are the model's weights whole?"
-            )
+        check_finite(f"retrieval, {what}", vectors)
     by_picture = np.argsort(owners_M, kind="stable")
     captioned, counts = np.unique(owners_M, return_counts=True)
     image_ranks = own_ranks(

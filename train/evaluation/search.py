@@ -23,6 +23,7 @@ from pipeline.shards.corpus import Corpus, Shard, read_stats
 from pipeline.shards.verify import read_index
 from train.augment import CENTRE, square_crop
 from train.clip import Clip
+from train.evaluation.features import check_finite
 from train.tokenizer import tokenize
 
 Vector = npt.NDArray[np.float32]
@@ -67,6 +68,9 @@ def embed_corpus(
     for pictures that cannot be decoded. Files that are there already are kept, so a run that was cut off
     goes on, and of a corpus that grew only what is new is embedded. Takes 2 D bytes a picture: 1 GB per
     million at 512 numbers.
+
+    Raises:
+        InputError: if what the model makes of a picture is not finite.
     """
     key = _fingerprint(model)
     paths = [
@@ -87,10 +91,13 @@ def embed_corpus(
 
 @torch.inference_mode()
 def text_vector(model: Clip, text: str) -> Vector:
-    """Return the embedding of a text, [D], of unit length."""
+    """Return the embedding of a text, [D], of unit length.
+
+    Raises:
+        InputError: if the model makes no finite numbers of it.
+    """
     tokens = torch.from_numpy(tokenize([text], model.spec.text.context))
-    vector: Vector = _numbers(model.encode_text(tokens.to(model.logit_scale.device)))[0]
-    return vector
+    return _one("the text", model.encode_text(tokens.to(model.logit_scale.device)))
 
 
 @torch.inference_mode()
@@ -98,15 +105,14 @@ def image_vector(model: Clip, data: bytes, name: str) -> Vector:
     """Return the embedding of a picture's centre square, [D], of unit length.
 
     Raises:
-        InputError: if it cannot be decoded.
+        InputError: if it cannot be decoded, or the model makes no finite numbers of it.
     """
     try:
         rgb = decode(data, short_side=model.spec.resolution).rgb
     except ImageRefused as refusal:
         raise InputError(f"{name} cannot be decoded: {refusal}") from refusal
     pixels = torch.from_numpy(square_crop(rgb, model.spec.resolution, CENTRE)[None])
-    vector: Vector = _numbers(model.encode_image(pixels.to(model.logit_scale.device)))[0]
-    return vector
+    return _one(name, model.encode_image(pixels.to(model.logit_scale.device)))
 
 
 def search(corpus: Corpus, vectors: Sequence[str], query_D: Vector, *, most: int) -> list[Hit]:
@@ -171,7 +177,9 @@ def _embed_shard(
     vectors_ND = np.full((len(index), model.spec.embed), np.nan, np.float16)
     for rows, squares_B3SS in _squares(shard, index, model.spec.resolution, batch_size, readers):
         pixels = torch.from_numpy(squares_B3SS).to(device)
-        vectors_ND[rows] = _numbers(model.encode_image(pixels))
+        found_BD = _numbers(model.encode_image(pixels))
+        check_finite(f"pictures of {shard.tar}", found_BD)
+        vectors_ND[rows] = found_BD
     return vectors_ND
 
 
@@ -205,6 +213,13 @@ def _squares(
             if whole:
                 squares = np.stack([square for square in loaded if square is not None])
                 yield [number * batch_size + i for i in whole], squares
+
+
+def _one(what: str, vectors: torch.Tensor) -> Vector:
+    numbers_1D = _numbers(vectors)
+    check_finite(what, numbers_1D)
+    vector: Vector = numbers_1D[0]
+    return vector
 
 
 def _numbers(vectors: torch.Tensor) -> Vector:

@@ -16,7 +16,7 @@ from pipeline.runtime.manifest import digest
 from pipeline.runtime.progress import Progress
 from train.evaluation.config import EvaluateConfig
 from train.evaluation.embedder import Clock, Embedder, features_of
-from train.evaluation.features import Features, Vectors
+from train.evaluation.features import Features, Vectors, check_finite
 from train.evaluation.templates import templates_for
 from train.evaluation.zeroshot import class_embeddings, embed_texts
 
@@ -77,6 +77,7 @@ class Subject:
                 .cpu()
                 .numpy()
             )
+        check_finite(f"captions of the classes of {self.evalset.name}", weights)
         with storage.atomic_output(path) as file:
             np.save(file, weights)
         return weights

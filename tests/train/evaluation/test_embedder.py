@@ -109,3 +109,12 @@ def test_a_set_without_a_whole_picture_is_one_line(tmp_path: Path) -> None:
     message = r"broken: none of its 1 pictures can be decoded, such as broken/cat/1\.png: not_an"
     with pytest.raises(InputError, match=message):
         features_of(embedder(tmp_path / "kept", build(VIT)), evalset)
+
+
+@pytest.mark.parametrize("place", ["visual.conv1.weight", "visual.proj"])
+def test_weights_that_are_not_numbers_are_one_line(tmp_path: Path, place: str) -> None:
+    model = build(VIT)
+    with torch.no_grad():
+        model.state_dict()[place].fill_(torch.nan)
+    with pytest.raises(InputError, match="pictures of evaluation set .* for 12 of 12"):
+        features_of(embedder(tmp_path / "kept", model), coloured_set(tmp_path / "set", 3))

@@ -97,8 +97,10 @@ def test_names_from_anywhere_are_text(name: str) -> None:
 
 
 def test_the_overview_leaves_single_corruptions_to_their_set() -> None:
-    rows = [row("top1", 0.5), row("top1", 0.25, variant="blur/3"), row("top5", 0.9)]
-    overview = page(results(head(*rows))).partition("<h2 id=")[0]
+    rows = [row("top1", 0.5, variant="corrupted"), row("top5", 0.9)]
+    rows += [row("top1", 0.25, variant=variant) for variant in ("blur/3", "blur")]
+    rows += [row("drop", 0.1, variant="blur")]
+    overview = page(results({**head(*rows), "head": "robustness"})).partition("<h2 id=")[0]
     assert "50.00%" in overview
     assert "25.00%" not in overview
     assert "90.00%" not in overview
@@ -121,3 +123,30 @@ def test_a_picture_is_inside_the_page() -> None:
 
     text = page(results(head(row("top1", 0.5), files=["files/worst.png"])))
     assert base64.b64encode(PNG + b"files/worst.png").decode() in text
+
+
+def test_corruptions_stand_in_a_table_by_severity() -> None:
+    rows = [
+        row("top1", value, variant=variant)
+        for variant, value in (
+            ("clean", 0.9),
+            ("fog/1", 0.8),
+            ("fog/5", 0.4),
+            ("fog", 0.6),
+            ("corrupted/1", 0.8),
+            ("corrupted/5", 0.4),
+            ("corrupted", 0.6),
+        )
+    ]
+    rows += [row("drop", 0.3, variant=variant) for variant in ("fog", "corrupted")]
+    text = page(results({**head(*rows), "head": "robustness"}))
+    heading = "".join(
+        f'<th class="number">{cell}</th>'
+        for cell in ("severity 1", "severity 5", "mean", "drop, points")
+    )
+    cells = "".join(f'<td class="number">{cell}</td>' for cell in ("80.0%", "40.0%", "60.0%", "30.0"))
+    assert f"<tr><th>corruption</th>{heading}</tr>" in text
+    assert f"<tr><td>fog</td>{cells}</tr>" in text
+    overview = text.partition("<h2 id=")[0]
+    assert "digits · robustness · corrupted" in overview
+    assert "fog" not in overview

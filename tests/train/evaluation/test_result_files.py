@@ -11,7 +11,7 @@ from train.checkpoint import save_model
 from train.evaluation.config import EvaluateConfig
 from train.evaluation.features import Features
 from train.evaluation.result_files import HEAD_RESULTS, describe, write_results
-from train.evaluation.results import HeadResult, Row, classified
+from train.evaluation.results import HeadResult, Prediction, Row, classified
 
 LABELS = ["a|x", "a|x", "b\n<b>", "c"]
 CLASSES = ["a|x", "b\n<b>", "c"]
@@ -28,18 +28,19 @@ def result() -> HeadResult:
     )
     scores = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
     found = classified(test, scores, CLASSES, variant="own")
-    severe = Row(variant="fog/3", metric="top1", value=0.25, low=None, high=None, chance=0.3, images=4, classes=3)  # fmt: skip
     notes: dict[str, object] = {"strength": 0.1 + 0.2, "converged": False}
-    return HeadResult(rows=[*found.rows, severe], predictions=found.predictions, notes=notes)
+    return HeadResult(rows=found.rows, predictions=found.predictions, notes=notes)
 
 
-def written(workspace: Workspace, model: Path) -> dict[str, str]:
+def written(
+    workspace: Workspace, model: Path, found: HeadResult | None = None, head: str = "zero_shot"
+) -> dict[str, str]:
     save_model(str(model), build(VIT))
     stage = begin("evaluate", EvaluateConfig(), workspace)
-    common = {"evalset": "toy", "head": "zero_shot"}
+    common = {"evalset": "toy", "head": head}
     path = Path(workspace.path("evaluate/heads/00000.json"))
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(describe(result(), common, ["files/toy/zero_shot/worst.txt"])))
+    path.write_text(json.dumps(describe(found or result(), common, ["files/toy/zero_shot/worst.txt"])))
     part = workspace.describe("evaluate/heads/00000.json", rows=1)
     outcomes = [Outcome(), Outcome(parts={HEAD_RESULTS: [part]})]
     parts = write_results(stage, outcomes, str(model), build(VIT))
@@ -67,11 +68,27 @@ def test_the_markdown_table_survives_any_name(workspace: Workspace, tmp_path: Pa
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert "| toy | zero_shot | own | top1 | 50.00% | 6.8% to 93.2% | 33.3% | 4 | 3 |" in rows
     assert "| b &lt;b> | 0.0% | 1 | a (1) |" in rows
-    assert "strength: 0.3; converged: False" in text
+    assert "strength: 0.3; converged: no" in text
     assert "[worst.txt](files/toy/zero_shot/worst.txt)" in text
 
 
-def test_single_severities_stand_in_the_tables_alone(workspace: Workspace, tmp_path: Path) -> None:
-    files = written(workspace, tmp_path / "model.pt")
+def test_classes_that_share_their_first_name_stay_apart() -> None:
+    predictions = [
+        Prediction(variant="own", split="", item=item, label=label, predicted="a|x", rank=rank)
+        for item, label, rank in (("1", "a|x", 1), ("2", "a|z", 2))
+    ]
+    described = describe(HeadResult(rows=[], predictions=predictions), {}, [])
+    assert [(c["label"], c["value"]) for c in described["worst_classes"]] == [("a", 0.0)]
+    assert [(c["label"], c["predicted"]) for c in described["confusions"]] == [("a", "a")]
+
+
+def test_single_corruptions_stand_in_the_tables_alone(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [
+        Row(variant=variant, metric="top1", value=0.25, low=None, high=None, chance=0.3, images=4, classes=3)
+        for variant in ("corrupted", "fog", "fog/3")
+    ]  # fmt: skip
+    rows.append(Row({**rows[1], "metric": "drop"}))
+    files = written(workspace, tmp_path / "model.pt", HeadResult(rows=rows), "robustness")
     assert "fog/3" in files["evaluate/results.json"]
-    assert "fog/3" not in files["evaluate/results.md"]
+    assert "| toy | robustness | corrupted | top1 |" in files["evaluate/results.md"]
+    assert "fog" not in files["evaluate/results.md"]

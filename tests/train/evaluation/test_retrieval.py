@@ -154,5 +154,5 @@ def test_what_cannot_be_retrieved_is_one_line() -> None:
     with pytest.raises(InputError, match="no picture has a caption"):
         retrieval(features, lambda texts: np.eye(2, dtype=np.float32))
     captioned = replace(features, captions=[("a",), ("b",)])
-    with pytest.raises(InputError, match="embeddings of captions are not finite"):
+    with pytest.raises(InputError, match="retrieval, captions: the model gives numbers that are not finite"):
         retrieval(captioned, lambda texts: np.full((2, 2), np.nan, np.float32))
