@@ -50,11 +50,14 @@ def draw_sheet(title: str, sections: Sequence[Section]) -> bytes:
     )
     page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN, MARGIN), title, INK, ImageFont.load_default(TITLE))
+    room = width - 2 * MARGIN
+    font = ImageFont.load_default(TITLE)
+    draw.text((MARGIN, MARGIN), _cut(title, room, font), INK, font)
     top = MARGIN + 2 * TITLE
     for section, count in zip(sections, rows, strict=True):
         if section.heading:
-            draw.text((MARGIN, top), section.heading, INK, ImageFont.load_default(HEADING))
+            font = ImageFont.load_default(HEADING)
+            draw.text((MARGIN, top), _cut(section.heading, room, font), INK, font)
             top += 2 * HEADING
         if not section.tiles:
             draw.text((MARGIN, top), "none", GREY, ImageFont.load_default(TEXT))
@@ -85,9 +88,9 @@ def _draw_tile(
 
 
 def _cut(text: str, room: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return as much of a line as fits into so many pixels."""
+    """Return as much of a text as fits into one line of so many pixels."""
     # A line of megabytes is not measured whole.
-    shown = text[:200]
+    shown = "".join(c if c.isprintable() else " " for c in text[:200])
     while shown and font.getlength(shown if shown == text else f"{shown}…") > room:
         shown = shown[:-1]
     return shown if shown == text else f"{shown}…"

@@ -101,6 +101,7 @@ def _name(axes: "Axes", rows: Sequence[dict[str, Any]], column: str) -> None:
         text = f"{row['evalset']}, p {row['p_value']:.2g}"
         axes.text(
             at + 0.012, height + 0.012, text, transform=axes.transAxes, fontsize=8.5, color=GREY, zorder=6,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
         )  # fmt: skip
 
 

@@ -63,7 +63,9 @@ def _set(found: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, An
 def _grid(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Return accuracies by corruption and severity, with the mean and the drop, a heading first."""
     values = {(row["variant"], row["metric"]): row["value"] for row in rows}
-    pairs = [variant.split("/") for variant, metric in values if metric == "top1" and "/" in variant]
+    pairs = [
+        variant.split("/") for variant, metric in values if metric == "top1" and "/" in variant
+    ]
     names, severities = (list(dict.fromkeys(column)) for column in zip(*pairs, strict=True))
     grid = [["corruption", *(f"severity {s}" for s in severities), "mean", "drop, points"]]
     for name in names:

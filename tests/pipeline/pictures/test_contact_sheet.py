@@ -66,3 +66,18 @@ def test_the_same_sheet_has_the_same_bytes() -> None:
     tile = Tile(pictures=(flat(RED, 50, 50), flat(BLUE, 50, 50)), lines=("übergroß", "…"))
     section = Section(heading="some", tiles=[tile])
     assert draw_sheet("Title", [section]) == draw_sheet("Title", [section])
+
+
+def test_a_text_with_line_breaks_stays_one_line() -> None:
+    def drawn(text: str) -> bytes:
+        tile = Tile(pictures=(flat(RED, 50, 50),), lines=(text, text))
+        return draw_sheet(text, [Section(heading=text, tiles=[tile])])
+
+    assert drawn("two\nlines\t\x1b") == drawn("two lines  ")
+
+
+def test_a_heading_as_wide_as_the_page_is_cut() -> None:
+    def drawn(text: str) -> bytes:
+        return draw_sheet(text, [Section(heading=text, tiles=[])])
+
+    assert drawn("wide " * 200) == drawn("wide " * 40_000)

@@ -116,5 +116,5 @@ def test_weights_that_are_not_numbers_are_one_line(tmp_path: Path, place: str) -
     model = build(VIT)
     with torch.no_grad():
         model.state_dict()[place].fill_(torch.nan)
-    with pytest.raises(InputError, match="pictures of evaluation set .* for 12 of 12"):
+    with pytest.raises(InputError, match=r"pictures of evaluation set .* for 12 of 12"):
         features_of(embedder(tmp_path / "kept", model), coloured_set(tmp_path / "set", 3))

@@ -144,7 +144,9 @@ def test_corruptions_stand_in_a_table_by_severity() -> None:
         f'<th class="number">{cell}</th>'
         for cell in ("severity 1", "severity 5", "mean", "drop, points")
     )
-    cells = "".join(f'<td class="number">{cell}</td>' for cell in ("80.0%", "40.0%", "60.0%", "30.0"))
+    cells = "".join(
+        f'<td class="number">{cell}</td>' for cell in ("80.0%", "40.0%", "60.0%", "30.0")
+    )
     assert f"<tr><th>corruption</th>{heading}</tr>" in text
     assert f"<tr><td>fog</td>{cells}</tr>" in text
     overview = text.partition("<h2 id=")[0]

@@ -40,7 +40,9 @@ def written(
     common = {"evalset": "toy", "head": head}
     path = Path(workspace.path("evaluate/heads/00000.json"))
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(describe(found or result(), common, ["files/toy/zero_shot/worst.txt"])))
+    path.write_text(
+        json.dumps(describe(found or result(), common, ["files/toy/zero_shot/worst.txt"]))
+    )
     part = workspace.describe("evaluate/heads/00000.json", rows=1)
     outcomes = [Outcome(), Outcome(parts={HEAD_RESULTS: [part]})]
     parts = write_results(stage, outcomes, str(model), build(VIT))

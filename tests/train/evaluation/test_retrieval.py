@@ -149,10 +149,20 @@ def test_captions_are_asked_for_with_what_stands_before_them() -> None:
     assert not result.predictions
 
 
+def test_an_empty_caption_is_none() -> None:
+    features = features_from(np.eye(3), [None] * 3)
+    features = replace(features, captions=[("a", ""), (" ",), ("b",)])
+    result = retrieval(features, lambda texts: np.eye(3, dtype=np.float32)[[0, 2]])
+    assert result.notes == {"captions": 2, "pictures_without_caption": 1, "prefix": ""}
+    assert [row["value"] for row in result.rows] == [1.0] * 6
+
+
 def test_what_cannot_be_retrieved_is_one_line() -> None:
     features = features_from(np.eye(2), [None] * 2)
     with pytest.raises(InputError, match="no picture has a caption"):
         retrieval(features, lambda texts: np.eye(2, dtype=np.float32))
     captioned = replace(features, captions=[("a",), ("b",)])
-    with pytest.raises(InputError, match="retrieval, captions: the model gives numbers that are not finite"):
+    with pytest.raises(
+        InputError, match="retrieval, captions: the model gives numbers that are not finite"
+    ):
         retrieval(captioned, lambda texts: np.full((2, 2), np.nan, np.float32))
