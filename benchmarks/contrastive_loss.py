@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.loss import TILE, contrastive_loss, sigmoid_loss
+from train.learning.loss import TILE, contrastive_loss, sigmoid_loss
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 WARM_ROWS = 512

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.pictures.images import Pixels, decode
-from train.augment import CENTRE, square_crop
 from train.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from train.evaluation.robustness import draw_corruptions
+from train.samples.augment import CENTRE, square_crop
 
 
 def main() -> None:

@@ -18,12 +18,12 @@ import torch
 
 from pipeline.runtime.executor import InlineExecutor
 from pipeline.runtime.workspace import Workspace
-from train.checkpoint import save_model
-from train.clip import Clip
 from train.evaluation import stage, subject
 from train.evaluation.config import EvaluateConfig
 from train.evaluation.embedder import Clock
-from train.recipes import find_recipe
+from train.models.clip import Clip
+from train.models.recipes import find_recipe
+from train.running.checkpoint import save_model
 
 CLOCKS: list[Clock] = []
 TEXTS: list[float] = []

@@ -26,9 +26,9 @@ from pipeline.runtime.executor import InlineExecutor
 from pipeline.runtime.progress import say
 from train import loop
 from train.config import TrainConfig, make_plan
-from train.device import computing
 from train.dry_run import compute_rate, loader_rate
-from train.json_lines import read_json_lines
+from train.learning.device import computing
+from train.running.json_lines import read_json_lines
 from train.sources import open_training_data
 
 Line = dict[str, float]

@@ -49,11 +49,11 @@ from PIL import Image
 
 from pipeline.pictures import images
 from pipeline.pictures.tar import TarWriter
-from train.augment import SQUARE, Crop, draw_box, empty_pixels, resize_into
-from train.batches import read_batches, sample_loader
-from train.recipes import find_recipe
+from train.models.recipes import find_recipe
+from train.samples.augment import SQUARE, Crop, draw_box, empty_pixels, resize_into
+from train.samples.batches import read_batches, sample_loader
+from train.samples.tokenizer import tokenize
 from train.stream import ShardStream
-from train.tokenizer import tokenize
 
 BATCH = 128
 SHARDS = 4

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
+from train.samples.tar_index import write_tar_index
 from train.sources import open_path
 from train.stream import ShardStream
-from train.tar_index import write_tar_index
 
 LINKS = 200
 STREAMED = 400_000

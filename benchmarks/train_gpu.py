@@ -36,21 +36,21 @@ from pipeline.pictures.tar import TarWriter
 from pipeline.runtime import storage
 from pipeline.runtime.progress import say
 from pipeline.runtime.workspace import Workspace
-from train.augment import crop_of
-from train.batches import Batch, read_batches, sample_loader
 from train.config import Plan, TrainConfig, make_plan
-from train.costs import flops
-from train.device import computing
-from train.distributed import alone
 from train.dry_run import loader_rate
-from train.export import save_as
-from train.json_lines import read_json_lines
-from train.peaks import known_peak
-from train.precision import choose_precision
+from train.learning.device import computing
+from train.learning.distributed import alone
+from train.learning.precision import choose_precision
+from train.models.costs import flops
+from train.models.export import save_as
+from train.running.json_lines import read_json_lines
+from train.running.peaks import known_peak
+from train.running.steps import take_steps
+from train.running.telemetry import PASSES, Telemetry, peak_memory
+from train.running.training import Training
+from train.samples.augment import crop_of
+from train.samples.batches import Batch, read_batches, sample_loader
 from train.sources import TrainingData, open_training_data
-from train.steps import take_steps
-from train.telemetry import PASSES, Telemetry, peak_memory
-from train.training import Training
 
 PER_SHARD = 2_000
 TITLES = {

@@ -31,8 +31,8 @@ def export(
         half: matrices and convolutions in float16, as in OpenAI's files.
         quick_gelu: the activation that MODEL was trained with, where its file does not say.
     """
-    from train.export import save_as
-    from train.initial import load_any
+    from train.models.export import save_as
+    from train.models.initial import load_any
 
     save_as(
         load_any(model, resolution=resolution, quick_gelu=quick_gelu), output, layout, half=half

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime.settings import Settings, pace
-from train.recipes import ModelName, ModelSpec, VitSpec, find_recipe
+from train.models.recipes import ModelName, ModelSpec, VitSpec, find_recipe
 
 Device = Literal["auto", "cpu", "cuda"]
 Loss = Literal["softmax", "sigmoid"]

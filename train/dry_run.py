@@ -13,18 +13,18 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.runtime.workspace import Workspace
-from train.augment import crop_of
-from train.batches import read_batches, sample_loader
-from train.clip import Clip, count_parameters
 from train.config import Plan, TrainConfig, make_plan
-from train.costs import estimate_memory, flops
-from train.device import computing
-from train.distributed import alone
-from train.peaks import known_peak
-from train.precision import DTYPES, Resolved, choose_precision
+from train.learning.device import computing
+from train.learning.distributed import alone
+from train.learning.precision import DTYPES, Resolved, choose_precision
+from train.models.clip import Clip, count_parameters
+from train.models.costs import estimate_memory, flops
+from train.running.peaks import known_peak
+from train.running.telemetry import PASSES
+from train.running.training import Training
+from train.samples.augment import crop_of
+from train.samples.batches import read_batches, sample_loader
 from train.sources import TrainingData, open_training_data
-from train.telemetry import PASSES
-from train.training import Training
 
 SECONDS = 3.0
 """How long each speed is measured for, once what is measured has begun."""

@@ -13,7 +13,7 @@ from pipeline.runtime.executor import make_executor
 from pipeline.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from train.tar_index import TarSummary
+    from train.samples.tar_index import TarSummary
 
 SHOWN = 20
 """Tars of which an example of what is left out is printed."""
@@ -78,7 +78,7 @@ def index(
 
 def index_tar(task: IndexTask) -> tuple[str, "TarSummary"]:
     """Index one tar, and return it with what was found; runs in a worker."""
-    from train.tar_index import read_summary, write_tar_index
+    from train.samples.tar_index import read_summary, write_tar_index
 
     summary = None
     if not task.again and storage.exists(task.target):
@@ -89,7 +89,7 @@ def index_tar(task: IndexTask) -> tuple[str, "TarSummary"]:
 
 
 def _tasks(patterns: tuple[str, ...], output: str | None, again: bool) -> list[IndexTask]:
-    from train.foreign_tars import find_tars
+    from train.samples.foreign_tars import find_tars
 
     if not patterns:
         raise ConfigError("no tars are given; expected such as 'cc12m/{00000..01242}.tar'")

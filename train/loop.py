@@ -17,16 +17,16 @@ from pipeline.runtime.manifest import MAIN, Manifest, Outcome
 from pipeline.runtime.progress import say
 from pipeline.runtime.stage import StageRun, begin
 from pipeline.runtime.workspace import Workspace
-from train.checkpoint import checkpoints, load_checkpoint, prune, save_model
-from train.clip import Clip, count_parameters
 from train.config import RESUME, Plan, TrainConfig, make_plan
-from train.device import computing
-from train.distributed import Distributed, start
-from train.initial import load_weights
-from train.learning_curve import labelled_sets
+from train.learning.device import computing
+from train.learning.distributed import Distributed, start
+from train.models.clip import Clip, count_parameters
+from train.models.initial import load_weights
+from train.running.checkpoint import checkpoints, load_checkpoint, prune, save_model
+from train.running.learning_curve import labelled_sets
+from train.running.telemetry import require_tensorboard
+from train.running.trainer import CHECKPOINTS, Trainer
 from train.sources import TrainingData, open_training_data
-from train.telemetry import require_tensorboard
-from train.trainer import CHECKPOINTS, Trainer
 
 MODEL = "model.pt"
 AVERAGED_MODEL = "model_ema.pt"

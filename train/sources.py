@@ -13,14 +13,14 @@ import pyarrow as pa
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
 from pipeline.runtime.workspace import MANIFEST, PROPERTIES, Workspace
-from train import foreign_tars, labelled_folders, own_shards
-from train.conditions import chosen
 from train.config import TrainConfig
-from train.indexed import Indexed, with_column
-from train.order import Layout, epoch_length
-from train.sample_reader import SampleReader
-from train.shard_cache import ShardCache
-from train.source_settings import SourceSettings, read_sources
+from train.samples import foreign_tars, labelled_folders, own_shards
+from train.samples.conditions import chosen
+from train.samples.indexed import Indexed, with_column
+from train.samples.order import Layout, epoch_length
+from train.samples.sample_reader import SampleReader
+from train.samples.shard_cache import ShardCache
+from train.samples.source_settings import SourceSettings, read_sources
 from train.stream import Sample, ShardStream, Source
 
 CACHE_GIB = 50.0

@@ -27,7 +27,7 @@ import xxhash
 
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime.manifest import digest
-from train.order import EpochOrder, Layout, epoch_length, order_of_epoch, rows_of_piece
+from train.samples.order import EpochOrder, Layout, epoch_length, order_of_epoch, rows_of_piece
 
 if TYPE_CHECKING:
     from train.sources import TrainingData

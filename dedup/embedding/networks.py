@@ -183,8 +183,8 @@ def _read_script(path: str, device: Device, name: str) -> Network:
 
 
 def _read_trained(path: str, device: Device, name: str) -> Network:
-    from train.checkpoint import build_model, read_torch_file
-    from train.clip import PIXEL_MEAN, PIXEL_STD
+    from train.models.clip import PIXEL_MEAN, PIXEL_STD
+    from train.running.checkpoint import build_model, read_torch_file
 
     content = read_torch_file(path, _not_a_model(name))
     if not isinstance(content, dict) or not {"spec", "state_dict"} <= content.keys():

@@ -90,10 +90,11 @@ def _draw_tile(
 def _cut(text: str, room: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """Return as much of a text as fits into one line of so many pixels."""
     # A line of megabytes is not measured whole.
-    shown = "".join(c if c.isprintable() else " " for c in text[:200])
-    while shown and font.getlength(shown if shown == text else f"{shown}…") > room:
+    whole = "".join(c if c.isprintable() else " " for c in text[:201])
+    shown = whole[:200]
+    while shown and font.getlength(shown if shown == whole else f"{shown}…") > room:
         shown = shown[:-1]
-    return shown if shown == text else f"{shown}…"
+    return shown if shown == whole else f"{shown}…"
 
 
 def _fitted(rgb: Pixels) -> Image.Image:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import count, pairwise
 
-from train.order import RUNS_IN_WINDOW, permute
+from train.samples.order import RUNS_IN_WINDOW, permute
 
 Shards = Sequence[Sequence[str]]
 Run = tuple[int, int, list[str]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from train.distributed import Distributed, start
+from train.learning.distributed import Distributed, start
 
 Work = Callable[..., Any]
 CPU = torch.device("cpu")

@@ -20,9 +20,9 @@ from pipeline.runtime.manifest import MAIN, Manifest
 from pipeline.runtime.workspace import Workspace
 from tests.train.shards import colour_set, coloured_pairs
 from train import loop
-from train.checkpoint import load_checkpoint, load_model
 from train.config import TrainConfig
-from train.training import Training
+from train.running.checkpoint import load_checkpoint, load_model
+from train.running.training import Training
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(

@@ -250,16 +250,16 @@ def test_a_program_that_ends_does_not_wait_for_what_is_read_ahead(
     storage.write_bytes(f"{s3_bucket}/0.tar", tar_of_samples("0-", 300))
     code = f"""
 import time
-import train.shard_cache
+import train.samples.shard_cache
 
-fetch = train.shard_cache.fetch_range
+fetch = train.samples.shard_cache.fetch_range
 def slowly(path, offset, length):
     if offset:
         time.sleep(0.5)
     return fetch(path, offset, length)
 
-train.shard_cache.fetch_range = slowly
-train.shard_cache.ShardCache.__init__.__kwdefaults__["block_bytes"] = 2048
+train.samples.shard_cache.fetch_range = slowly
+train.samples.shard_cache.ShardCache.__init__.__kwdefaults__["block_bytes"] = 2048
 from train.stream import ShardStream
 stream = ShardStream({s3_bucket!r}, batch_size=1, window=1000)
 next(stream)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, InputError
 from tests.reference.stream_order import samples_in_order
-from train.order import Layout, epoch_length
+from train.samples.order import Layout, epoch_length
 from train.stream import LOCATED, Sample, ShardStream, Source, prompted
 
 ROWS = st.lists(st.integers(0, 23), min_size=1, max_size=9).filter(lambda rows: sum(rows) > 0)

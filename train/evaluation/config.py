@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from dedup.evaluation import published
 from pipeline.runtime.settings import Settings, pace
 from train.config import Device
-from train.recipes import ModelName
+from train.models.recipes import ModelName
 
 HeadName = Literal["zero_shot", "linear_probe", "few_shot", "retrieval", "fine_tuned", "robustness"]
 HEADS: tuple[HeadName, ...] = get_args(HeadName)

@@ -18,7 +18,6 @@ from dedup.evaluation.evalsets import EvalSet
 from pipeline.errors import InputError
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import digest
-from train.clip import Clip, normalize_pixels
 from train.evaluation.config import Precision
 from train.evaluation.features import (
     Features,
@@ -28,7 +27,8 @@ from train.evaluation.features import (
     write_features,
 )
 from train.evaluation.pictures import Squares, squares_ahead
-from train.image_tower import VisionTransformer
+from train.models.clip import Clip, normalize_pixels
+from train.models.image_tower import VisionTransformer
 
 PREPROCESSING = "centre square, bicubic, 1"
 """Part of every key; to be changed with what happens to a picture before the model sees it."""

@@ -18,13 +18,13 @@ from torch.nn import functional
 from dedup.evaluation.evalsets import EvalSet
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime.progress import Progress
-from train.clip import Clip, normalize_pixels
 from train.evaluation.features import Features
 from train.evaluation.pictures import squares_ahead
 from train.evaluation.results import HeadResult, classified
 from train.evaluation.square_spool import Pixels, SquareSpool
-from train.layouts import at_resolution
-from train.recipes import ModelName, find_recipe
+from train.models.clip import Clip, normalize_pixels
+from train.models.layouts import at_resolution
+from train.models.recipes import ModelName, find_recipe
 
 SPOOL_BATCH = 256
 

@@ -89,6 +89,8 @@ def _places(rows: Sequence[dict[str, Any]], column: str) -> tuple[list[float], l
 
 def _name(axes: "Axes", rows: Sequence[dict[str, Any]], column: str) -> None:
     """Write names beside the points, from below, each above those it would cover."""
+    from matplotlib.patheffects import withStroke
+
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     taken: list[tuple[float, float]] = []
     places = sorted(zip(*_places(rows, column), rows, strict=True), key=lambda place: place[:2][::-1])  # fmt: skip
@@ -101,7 +103,7 @@ def _name(axes: "Axes", rows: Sequence[dict[str, Any]], column: str) -> None:
         text = f"{row['evalset']}, p {row['p_value']:.2g}"
         axes.text(
             at + 0.012, height + 0.012, text, transform=axes.transAxes, fontsize=8.5, color=GREY, zorder=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from dedup.evaluation.evalsets import EvalItem, EvalSet, items
 from pipeline.pictures.images import ImageRefused, decode
-from train.augment import CENTRE, empty_pixels, resize_into, square_box
 from train.evaluation.features import BROKEN
+from train.samples.augment import CENTRE, empty_pixels, resize_into, square_box
 
 AHEAD = 3
 """Batches that are being decoded, or wait decoded, while the model is at work on another."""

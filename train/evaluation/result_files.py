@@ -9,12 +9,12 @@ from typing import Any
 from pipeline.runtime import storage
 from pipeline.runtime.manifest import Outcome, Part
 from pipeline.runtime.stage import StageRun
-from train.clip import Clip, count_parameters
 from train.evaluation.metrics import by_class, confusions
 from train.evaluation.overview import notes_in_words, stands_out, variant_in_words
 from train.evaluation.report import render
 from train.evaluation.results import HeadResult
 from train.evaluation.templates import shown
+from train.models.clip import Clip, count_parameters
 
 HEAD_RESULTS = "heads"
 RESULTS = "results"

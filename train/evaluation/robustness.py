@@ -22,11 +22,11 @@ from pipeline.intervals import clopper_pearson
 from pipeline.pictures.contact_sheet import Section, Tile, draw_sheet
 from pipeline.pictures.images import Pixels, decode
 from pipeline.runtime.progress import Progress
-from train.augment import CENTRE, square_crop
 from train.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from train.evaluation.features import Features
 from train.evaluation.results import HeadResult, Row
 from train.evaluation.subject import Subject
+from train.samples.augment import CENTRE, square_crop
 
 CLEAN: Final = "clean"
 CORRUPTED: Final = "corrupted"

@@ -21,10 +21,10 @@ from pipeline.runtime import storage
 from pipeline.runtime.progress import Progress
 from pipeline.shards.corpus import Corpus, Shard, read_stats
 from pipeline.shards.verify import read_index
-from train.augment import CENTRE, square_crop
-from train.clip import Clip
 from train.evaluation.features import check_finite
-from train.tokenizer import tokenize
+from train.models.clip import Clip
+from train.samples.augment import CENTRE, square_crop
+from train.samples.tokenizer import tokenize
 
 Vector = npt.NDArray[np.float32]
 Vectors = npt.NDArray[np.float16]

@@ -49,10 +49,10 @@ def search(
     from pipeline.pictures.images import decode
     from pipeline.runtime import storage
     from pipeline.shards.corpus import reading, real_path
-    from train.device import computing
     from train.evaluation import hits
     from train.evaluation import search as searching
-    from train.initial import load_any
+    from train.learning.device import computing
+    from train.models.initial import load_any
 
     if bool(text) == bool(image):
         raise ConfigError('expected a TEXT such as "a red bicycle", or --image, and not both')
@@ -98,10 +98,10 @@ def matrix(
 
     from pipeline.pictures.images import decode
     from pipeline.runtime import storage
-    from train.device import computing
     from train.evaluation import search as searching
     from train.evaluation.matrix import draw_matrix
-    from train.initial import load_any
+    from train.learning.device import computing
+    from train.models.initial import load_any
 
     if not pictures or not caption:
         raise ConfigError("expected at least one picture and one --caption")

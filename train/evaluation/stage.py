@@ -21,8 +21,6 @@ from pipeline.runtime.executor import Executor, InlineExecutor
 from pipeline.runtime.manifest import DROPS, MAIN, Manifest, Outcome, Part
 from pipeline.runtime.stage import StageRun, begin
 from pipeline.runtime.workspace import Workspace
-from train.checkpoint import load_model
-from train.device import computing
 from train.evaluation.config import EvaluateConfig, HeadName
 from train.evaluation.embedder import Embedder, make_embedder
 from train.evaluation.features import BROKEN
@@ -31,8 +29,10 @@ from train.evaluation.metrics import by_class, confusions
 from train.evaluation.result_files import HEAD_RESULTS, RESULTS, describe, write_results
 from train.evaluation.results import HeadResult
 from train.evaluation.subject import Subject
-from train.initial import load_any
+from train.learning.device import computing
 from train.loop import MODEL
+from train.models.initial import load_any
+from train.running.checkpoint import load_model
 
 PREDICTIONS, CLASSES, CONFUSIONS = "predictions", "classes", "confusions"
 FILES = "files"

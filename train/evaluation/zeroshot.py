@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.clip import Clip
 from train.evaluation.templates import fill
-from train.tokenizer import tokenize
+from train.models.clip import Clip
+from train.samples.tokenizer import tokenize
 
 TEXTS = 512
 """Texts at a time."""

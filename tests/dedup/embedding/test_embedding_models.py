@@ -25,9 +25,9 @@ from dedup.embedding.embedding_models import (
 )
 from pipeline.errors import ConfigError, InputError, WitmillError
 from tests.dedup.pictures import Patches, photographs, scenes
-from train.checkpoint import save_model
-from train.clip import Clip
-from train.recipes import find_recipe
+from train.models.clip import Clip
+from train.models.recipes import find_recipe
+from train.running.checkpoint import save_model
 
 ROOT = Path(__file__).parents[3]
 

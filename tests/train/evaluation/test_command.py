@@ -5,8 +5,8 @@ import torch
 
 from pipeline.cli import main
 from tests.train.evaluation.pictures import coloured_set
-from tests.train.models import VIT, build
-from train.checkpoint import save_model
+from tests.train.small_models import VIT, build
+from train.running.checkpoint import save_model
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.pictures.images import Pixels, decode
-from train.augment import CENTRE, square_crop
 from train.evaluation.corruptions import AMOUNTS, CORRUPTIONS, SEVERITIES, TINY, corrupt
+from train.samples.augment import CENTRE, square_crop
 
 # What the published amounts do not promise: frost darkens the picture as it adds ice, an elastic
 # transform moves everything far at first and everything finely later, and glass in front of a tiny

@@ -8,11 +8,11 @@ import torch
 from dedup.evaluation.evalsets import EvalSet
 from pipeline.errors import InputError
 from tests.train.evaluation.pictures import coloured_set
-from tests.train.models import RESNET, VIT, build
-from train.clip import Clip
+from tests.train.small_models import RESNET, VIT, build
 from train.evaluation.embedder import Clock, Embedder, features_of, make_embedder
 from train.evaluation.pictures import squares_ahead
-from train.recipes import ModelSpec
+from train.models.clip import Clip
+from train.models.recipes import ModelSpec
 
 CPU = torch.device("cpu")
 

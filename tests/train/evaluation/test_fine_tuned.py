@@ -12,11 +12,11 @@ from PIL import Image
 
 from dedup.evaluation.evalsets import EvalSet
 from pipeline.errors import ConfigError, InputError
-from tests.train.models import RESNET, VIT, build
 from tests.train.shards import COLOURS, png
-from train.device import computing
+from tests.train.small_models import RESNET, VIT, build
 from train.evaluation.fine_tuned import FineTuning, epoch_batches, fine_tune, untrained
 from train.evaluation.results import HeadResult
+from train.learning.device import computing
 
 CPU = torch.device("cpu")
 QUICK = FineTuning(epochs=3, learning_rate=3e-3, batch_size=16)

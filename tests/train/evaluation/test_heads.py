@@ -7,8 +7,8 @@ import torch
 from dedup.evaluation.evalsets import EvalSet
 from pipeline.errors import InputError
 from tests.train.evaluation.pictures import coloured_set
-from tests.train.models import VIT, build
 from tests.train.shards import COLOURS
+from tests.train.small_models import VIT, build
 from train.evaluation.config import EvaluateConfig, HeadName
 from train.evaluation.embedder import make_embedder
 from train.evaluation.heads import HEADS, choose

@@ -8,8 +8,8 @@ from dedup.evaluation.evalsets import EvalSet, items
 from pipeline.errors import InputError
 from pipeline.pictures.images import decode
 from tests.train.evaluation.pictures import coloured_set
-from train.augment import CENTRE, square_crop
 from train.evaluation.pictures import squares_ahead
+from train.samples.augment import CENTRE, square_crop
 
 
 @pytest.mark.parametrize("readers", [1, 3])

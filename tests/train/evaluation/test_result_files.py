@@ -6,12 +6,12 @@ import numpy as np
 from pipeline.runtime.manifest import Outcome
 from pipeline.runtime.stage import begin
 from pipeline.runtime.workspace import Workspace
-from tests.train.models import VIT, build
-from train.checkpoint import save_model
+from tests.train.small_models import VIT, build
 from train.evaluation.config import EvaluateConfig
 from train.evaluation.features import Features
 from train.evaluation.result_files import HEAD_RESULTS, describe, write_results
 from train.evaluation.results import HeadResult, Prediction, Row, classified
+from train.running.checkpoint import save_model
 
 LABELS = ["a|x", "a|x", "b\n<b>", "c"]
 CLASSES = ["a|x", "b\n<b>", "c"]

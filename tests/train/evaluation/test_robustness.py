@@ -7,9 +7,8 @@ import xxhash
 
 from dedup.evaluation.evalsets import EvalSet, read_evalsets
 from pipeline.pictures.images import decode
-from tests.train.models import VIT, build
 from tests.train.shards import COLOURS, png
-from train.augment import CENTRE, square_crop
+from tests.train.small_models import VIT, build
 from train.evaluation.config import EvaluateConfig
 from train.evaluation.corruptions import CORRUPTIONS, corrupt
 from train.evaluation.embedder import make_embedder
@@ -17,6 +16,7 @@ from train.evaluation.features import Features
 from train.evaluation.heads import zero_shot
 from train.evaluation.robustness import choose, draw_corruptions, mean_accuracies, robustness
 from train.evaluation.subject import Subject
+from train.samples.augment import CENTRE, square_crop
 
 SIDES = ((16, 16), (12, 12), (40, 30))
 

@@ -9,12 +9,12 @@ import torch
 from pipeline.errors import InputError
 from pipeline.pictures.images import decode
 from pipeline.shards.corpus import Corpus, open_corpus
-from tests.train.models import VIT, build
 from tests.train.shards import Pair, coloured_pairs, write_shard
-from train.augment import CENTRE, square_crop
-from train.clip import Clip
+from tests.train.small_models import VIT, build
 from train.evaluation import search as searching
 from train.evaluation.search import embed_corpus, image_vector, search, text_vector
+from train.models.clip import Clip
+from train.samples.augment import CENTRE, square_crop
 
 CPU = torch.device("cpu")
 PAIRS = coloured_pairs(40)

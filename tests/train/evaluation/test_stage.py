@@ -19,10 +19,9 @@ from pipeline.runtime.executor import Executor, make_executor
 from pipeline.runtime.manifest import DROPS, MAIN, Manifest
 from pipeline.runtime.workspace import Workspace
 from tests.train.evaluation.pictures import coloured_set
-from tests.train.models import VIT, build
 from tests.train.shards import COLOURS, coloured_pairs, png
+from tests.train.small_models import VIT, build
 from train import loop
-from train.checkpoint import save_model
 from train.config import TrainConfig
 from train.evaluation import heads, stage
 from train.evaluation.config import EvaluateConfig
@@ -30,6 +29,7 @@ from train.evaluation.features import Features, write_features
 from train.evaluation.heads import Head
 from train.evaluation.results import HeadResult
 from train.evaluation.subject import Subject
+from train.running.checkpoint import save_model
 
 TRAINING = TrainConfig(
     model="ViT-mini", batch_size=32, steps=40, warmup_steps=4, threads=1, device="cpu"
@@ -191,8 +191,8 @@ def test_more_heads_and_sets_compute_no_features_twice(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the image tower is at work")
 
-    monkeypatch.setattr("train.image_tower.VisionTransformer.forward", refuse)
-    monkeypatch.setattr("train.image_tower.VisionTransformer.features", refuse)
+    monkeypatch.setattr("train.models.image_tower.VisionTransformer.forward", refuse)
+    monkeypatch.setattr("train.models.image_tower.VisionTransformer.features", refuse)
     stage.run(config(sets, model, templates=["own", "plain"]), workspace, inline)
     after = {path.name for path in Path(workspace.path("features")).iterdir()}
     assert len(after - before) == 1

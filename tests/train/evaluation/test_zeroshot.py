@@ -1,11 +1,11 @@
 import torch
 from torch.nn import functional
 
-from train.clip import Clip
 from train.evaluation.templates import fill
 from train.evaluation.zeroshot import average, class_embeddings, rank_classes
-from train.recipes import ModelSpec, TextSpec, VitSpec
-from train.tokenizer import tokenize
+from train.models.clip import Clip
+from train.models.recipes import ModelSpec, TextSpec, VitSpec
+from train.samples.tokenizer import tokenize
 
 
 def test_separable_features_are_ranked_without_a_mistake() -> None:

@@ -1,0 +1,1 @@
+"""What a step of learning is made of: loss, optimiser, precision, processes."""

@@ -1,0 +1,1 @@
+"""The models: towers, recipes, costs, and weights in the layouts of others."""

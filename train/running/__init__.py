@@ -1,0 +1,1 @@
+"""One run: its steps, records, checkpoints and end."""
