@@ -76,7 +76,7 @@ def _draw_sets(axes: "Axes", rows: Sequence[dict[str, Any]], column: str) -> Non
     if ringed:
         axes.plot(
             *_places(ringed, column), "o", markersize=12, markerfacecolor="none",
-            markeredgecolor=RING, label=f"p < {SIGNIFICANCE:g} / {len(rows)} (Bonferroni, {len(ringed)})",
+            markeredgecolor=RING, zorder=6, label=f"p < {SIGNIFICANCE:g} / {len(rows)} (Bonferroni, {len(ringed)})",
         )  # fmt: skip
     widest = max([1.0, *_places(rows, column)[0]])
     axes.set_xlim(-0.02 * widest, 1.35 * widest)
@@ -88,7 +88,10 @@ def _places(rows: Sequence[dict[str, Any]], column: str) -> tuple[list[float], l
 
 
 def _name(axes: "Axes", rows: Sequence[dict[str, Any]], column: str) -> None:
-    """Write names beside the points, from below, each above those it would cover."""
+    """Write names beside the points, from below, each above those it would cover.
+
+    They lie over what is not significant, and under what is.
+    """
     from matplotlib.patheffects import withStroke
 
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -102,7 +105,7 @@ def _name(axes: "Axes", rows: Sequence[dict[str, Any]], column: str) -> None:
         taken.append((at, height))
         text = f"{row['evalset']}, p {row['p_value']:.2g}"
         axes.text(
-            at + 0.012, height + 0.012, text, transform=axes.transAxes, fontsize=8.5, color=GREY, zorder=6,
+            at + 0.012, height + 0.012, text, transform=axes.transAxes, fontsize=8.5, color=GREY, zorder=3.5,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
 
