@@ -16,7 +16,7 @@ PATHS = [f"crawl-data/{CRAWL}/segments/17.{i % 3}/wat/CC-{i:05d}.warc.wat.gz" fo
 def write_list(folder: Path, text: str | bytes, kind: str = "wat") -> str:
     listed = folder / "crawl-data" / CRAWL / f"{kind}.paths.gz"
     listed.parent.mkdir(parents=True, exist_ok=True)
-    listed.write_bytes(text if isinstance(text, bytes) else gzip.compress(text.encode()))
+    listed.write_bytes(text if isinstance(text, bytes) else gzip.compress(text.encode(), mtime=0))
     return str(folder)
 
 
@@ -96,7 +96,7 @@ def test_a_crawl_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         b"",
         b"<html>no such key</html>",
-        gzip.compress(b"crawl-data/x.gz\n" * 1000)[:-20],
+        gzip.compress(b"crawl-data/x.gz\n" * 1000, mtime=0)[:-20],
         "../../etc/passwd\n",
         "crawl-data/../../x\n",
         "/etc/passwd\n",

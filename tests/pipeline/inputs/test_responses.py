@@ -66,16 +66,25 @@ def raw_deflate(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("payload", "headers"),
     [
-        (gzip.compress(PAGE), "Content-Encoding: gzip\r\n"),
-        (gzip.compress(PAGE[:9]) + gzip.compress(PAGE[9:]), "Content-Encoding: gzip\r\n"),
-        (gzip.compress(b"") * 5000 + gzip.compress(PAGE), "Content-Encoding: gzip\r\n"),
-        (gzip.compress(PAGE) + b"\0" * 50, "Content-Encoding: gzip\r\n"),
+        (gzip.compress(PAGE, mtime=0), "Content-Encoding: gzip\r\n"),
+        (
+            gzip.compress(PAGE[:9], mtime=0) + gzip.compress(PAGE[9:], mtime=0),
+            "Content-Encoding: gzip\r\n",
+        ),
+        (
+            gzip.compress(b"", mtime=0) * 5000 + gzip.compress(PAGE, mtime=0),
+            "Content-Encoding: gzip\r\n",
+        ),
+        (gzip.compress(PAGE, mtime=0) + b"\0" * 50, "Content-Encoding: gzip\r\n"),
         (zlib.compress(b"<html>" + PAGE), "Content-Encoding: deflate\r\n"),
         (raw_deflate(b"<html>" + PAGE), "Content-Encoding: deflate\r\n"),
         (pa.compress(PAGE, "zstd", asbytes=True), "Content-Encoding: zstd\r\n"),
         (pa.compress(PAGE, "brotli", asbytes=True), "Content-Encoding: br\r\n"),
         (chunked(PAGE), "Transfer-Encoding: chunked\r\n"),
-        (chunked(gzip.compress(PAGE)), "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n"),
+        (
+            chunked(gzip.compress(PAGE, mtime=0)),
+            "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n",
+        ),
         (PAGE, "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n"),
         (b"<html>" + PAGE, "Content-Encoding: br\r\n"),
     ],
@@ -87,8 +96,8 @@ def test_encodings_are_undone_where_they_are_really_there(payload: bytes, header
 @pytest.mark.parametrize(
     ("payload", "encoding"),
     [
-        (gzip.compress(PAGE)[:-9], "gzip"),
-        (gzip.compress(PAGE) + gzip.compress(PAGE)[:-9], "gzip"),
+        (gzip.compress(PAGE, mtime=0)[:-9], "gzip"),
+        (gzip.compress(PAGE, mtime=0) + gzip.compress(PAGE, mtime=0)[:-9], "gzip"),
         (zlib.compress(b"<html>" + PAGE)[:-5], "deflate"),
     ],
 )
@@ -98,7 +107,7 @@ def test_a_compressed_page_that_is_cut_is_broken(payload: bytes, encoding: str) 
 
 
 def test_the_limit_counts_all_members() -> None:
-    bomb = gzip.compress(b"\0" * (MAX_PAGE_BYTES // 2 + 1)) * 2
+    bomb = gzip.compress(b"\0" * (MAX_PAGE_BYTES // 2 + 1), mtime=0) * 2
     page = response(bomb, headers="Content-Encoding: gzip\r\n")
     assert outline(page + response(PAGE)) == [FOUND, "broken_record"]
 
@@ -107,7 +116,9 @@ def test_the_limit_counts_all_members() -> None:
 def test_a_decompression_bomb_is_one_broken_record(encoding: str) -> None:
     large = b"\0" * (MAX_PAGE_BYTES + 1)
     bomb = (
-        gzip.compress(large) if encoding == "gzip" else pa.compress(large, "brotli", asbytes=True)
+        gzip.compress(large, mtime=0)
+        if encoding == "gzip"
+        else pa.compress(large, "brotli", asbytes=True)
     )
     page = response(bomb, headers=f"Content-Encoding: {encoding}\r\n")
     assert outline(page + response(PAGE)) == [FOUND, "broken_record"]

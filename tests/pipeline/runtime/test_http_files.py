@@ -129,7 +129,7 @@ def test_a_passing_fault_is_tried_again(web: FileServer, tmp_path: Path, fault: 
     assert len(web.asked) == 4
 
 
-@pytest.mark.parametrize("value", ["7", "junk", in_a_moment()])
+@pytest.mark.parametrize("value", ["7", "junk", in_a_moment()], ids=["seconds", "junk", "date"])
 def test_the_server_says_when_to_come_back(
     web: FileServer, tmp_path: Path, pauses: list[float], value: str
 ) -> None:
