@@ -62,7 +62,8 @@ def write_results(
             sets.setdefault(head.pop("evalset"), []).append(head)
     results = {
         "model": {
-            "path": weights,
+            # Relative where it is the workspace's own, so that two runs in two folders are equal.
+            "path": weights.removeprefix(storage.join(stage.workspace.root, "")),
             "sha256": _sha256(weights),
             "parameters": count_parameters(model),
             "resolution": model.spec.resolution,

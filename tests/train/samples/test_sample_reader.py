@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 import train.samples.sample_reader
+import train.samples.shard_cache
 from pipeline.errors import StorageError
 from pipeline.pictures.images import ImageRefused
 from pipeline.runtime import storage
@@ -86,6 +87,6 @@ def test_remote_samples_come_through_the_cache_if_two_windows_fit(
 
 
 def test_a_remote_sample_that_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.shard_cache, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(train.samples.shard_cache, "FIRST_PAUSE_S", 0.0)
     with pytest.raises(StorageError):
         SampleReader(None).read(at("nosuch://bucket/0.tar", 0, 5))
