@@ -169,6 +169,10 @@ def evaluate(
         output: folder or URL for the results, another word for --workspace.
     """
     stage = BY_NAME["evaluate"]
+    if (output, options.workspace, options.config) == (None, None, None):
+        raise ConfigError(
+            "evaluate has nowhere to write; give --output, a folder for the results, or --workspace"
+        )
     if model:
         settings = settings.model_copy(update={"model": model})
     if output is not None:

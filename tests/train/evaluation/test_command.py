@@ -76,4 +76,11 @@ def test_without_a_model_a_workspace_is_needed(
     assert main([*without, "--workspace", str(tmp_path / "none")]) == 1
     assert "is no witmill workspace" in capsys.readouterr().err
     assert main(arguments) == 1
-    assert "evaluate has no workspace; give --workspace" in capsys.readouterr().err
+    assert "evaluate has nowhere to write; give --output" in capsys.readouterr().err
+
+
+def test_without_a_place_for_results_it_says_which_option_names_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["evaluate", "model.pt", "--sets", "sets.toml"]) == 1
+    assert "give --output, a folder for the results" in capsys.readouterr().err
