@@ -93,11 +93,7 @@ def make_embedder(
     readers: int = 4,
 ) -> Embedder:
     """Put `model` on `device`, ready to embed; its key is worked out once, from all weights."""
-    content = xxhash.xxh3_128()
-    for name, tensor in sorted(model.state_dict().items()):
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    about = [content.hexdigest(), asdict(model.spec), PREPROCESSING, precision, device.type]
+    about = [*identity_of(model), precision, device.type]
     return Embedder(
         model=model.to(device).eval(),
         device=device,
@@ -107,6 +103,15 @@ def make_embedder(
         folder=folder,
         key=digest(about)[:16],
     )
+
+
+def identity_of(model: Clip) -> list[object]:
+    """Return what tells the embeddings of a model from those of any other: weights, shape, preparation."""
+    content = xxhash.xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return [content.hexdigest(), asdict(model.spec), PREPROCESSING]
 
 
 def features_of(

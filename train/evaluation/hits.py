@@ -36,9 +36,9 @@ def draw(found: Sequence[Hit], title: str, given: Pixels | None = None) -> bytes
     """Return a PNG of the pictures, best first, each with cosine and caption; `given` comes before all."""
     tiles = [Tile(pictures=(given,), lines=("looked for", ""))] if given is not None else []
     for hit in found:
-        lines = (_printable(hit.caption), f"{hit.similarity:.3f}  {hit.key}")
+        lines = (hit.caption, f"{hit.similarity:.3f}  {hit.key}")
         tiles.append(Tile(pictures=(decode(hit.data).rgb,), lines=lines))
-    return draw_sheet(f"Nearest to {_printable(title)}", [Section(heading="", tiles=tiles)])
+    return draw_sheet(f"Nearest to {title}", [Section(heading="", tiles=tiles)])
 
 
 def _printable(text: str) -> str:

@@ -7,20 +7,13 @@ from typing import TypedDict
 import numpy as np
 
 from train.evaluation.features import Features
-from train.evaluation.metrics import Scores, ranks_of, summarize
+from train.evaluation.metrics import Figure, Scores, ranks_of, summarize
 
 
-class Row(TypedDict):
+class Row(Figure):
     """A row of EVALUATIONS but for the set and the head."""
 
     variant: str
-    metric: str
-    value: float
-    low: float | None
-    high: float | None
-    chance: float
-    images: int
-    classes: int
 
 
 class Prediction(TypedDict):

@@ -18,9 +18,11 @@ import torch
 from pipeline.errors import InputError
 from pipeline.pictures.images import ImageRefused, Pixels, decode
 from pipeline.runtime import storage
+from pipeline.runtime.manifest import digest
 from pipeline.runtime.progress import Progress
 from pipeline.shards.corpus import Corpus, Shard, read_stats
 from pipeline.shards.verify import read_index
+from train.evaluation.embedder import identity_of
 from train.evaluation.features import check_finite
 from train.models.clip import Clip
 from train.samples.augment import CENTRE, square_crop
@@ -72,7 +74,7 @@ def embed_corpus(
     Raises:
         InputError: if what the model makes of a picture is not finite.
     """
-    key = _fingerprint(model)
+    key = digest(identity_of(model))[:16]
     paths = [
         storage.join(folder, key, f"{_shard_key(corpus, shard)}.npy") for shard in corpus.shards
     ]
@@ -224,13 +226,6 @@ def _one(what: str, vectors: torch.Tensor) -> Vector:
 
 def _numbers(vectors: torch.Tensor) -> Vector:
     return np.asarray(vectors.float().cpu())
-
-
-def _fingerprint(model: Clip) -> str:
-    digest = hashlib.sha256(repr(model.spec).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _shard_key(corpus: Corpus, shard: Shard) -> str:

@@ -15,13 +15,12 @@ prompts = ["a photo of a {label}, a type of pet."]
 ```
 """
 
-import re
 import tomllib
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from dedup.evaluation.readers.settings import EvalSet
+from dedup.evaluation.readers.settings import EvalSet, PlainName
 from pipeline.errors import ConfigError, InputError
 from pipeline.runtime import storage
 from pipeline.runtime.settings import Settings, read_settings
@@ -30,7 +29,7 @@ from pipeline.runtime.settings import Settings, read_settings
 class SourceSettings(Settings):
     """A source of samples: where they lie, which of them are read, and how often."""
 
-    name: str
+    name: PlainName
     """name of the source in messages and samples"""
     path: str
     """workspace, folder or pattern of tars, or folder of labelled pictures; relative to the file that names it"""
@@ -48,13 +47,6 @@ class SourceSettings(Settings):
     """labelled pictures: class to readable name, as in the file of evaluation sets"""
     names: str = ""
     """labelled pictures: set of CLIP's paper whose names for the classes are used"""
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError("letters, digits, '_', '-' and '.', not first a '-' or '.'")
-        return name
 
     @property
     def where_it_is(self) -> str:

@@ -4,9 +4,9 @@ import re
 import tomllib
 from collections.abc import Mapping
 from string import Formatter
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from dedup.evaluation import published
 from pipeline.errors import ConfigError, InputError
@@ -19,10 +19,20 @@ Format = Literal[
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError("letters, digits, '_', '-' and '.', not first a '-' or '.'")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+"""A name that can stand in tables and in the paths of files."""
+
+
 class EvalSet(Settings):
     """An evaluation set: where it lies, how it is read, and how its classes are put into words."""
 
-    name: str
+    name: PlainName
     """name of the set in tables and reports"""
     path: str
     """file, folder or pattern of files; relative to the TOML file that names it"""
@@ -59,13 +69,6 @@ class EvalSet(Settings):
     """cosine of embeddings from which a corpus picture counts as a copy; default: not compared"""
     min_text_overlap: float = Field(0.7, gt=0, le=1)
     """share of a caption's runs of four words from which a corpus caption counts as a copy"""
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError("letters, digits, '_', '-' and '.', not first a '-' or '.'")
-        return name
 
     @field_validator("split", mode="before")
     @classmethod
